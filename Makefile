@@ -1,0 +1,70 @@
+# One command each: `make demo` shows the mesh at work, `make test` proves it.
+# Everything is installed into .venv from hash-locked files; PYTHON names the interpreter that makes it (3.11 or newer).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+REQUESTS ?=
+SPEED ?=
+REPORT ?= demo-report.json
+SEED ?= 7
+COUNT ?= 2000
+KEEP ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test lint unit mesh contract format lock clean
+
+help: ## List the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.demo ## Start the mesh and replay requests (REQUESTS=FILE SPEED=N REPORT=FILE SEED=N COUNT=N KEEP=1)
+	@$(BIN)/guichet replay $(REQUESTS) --report $(REPORT) --seed $(SEED) --count $(COUNT) \
+		$(if $(SPEED),--speed $(SPEED)) $(if $(KEEP),--keep)
+
+up: $(VENV)/.demo ## Start the mesh on this machine and leave it running until Ctrl-C
+	@$(BIN)/guichet up
+
+test: lint unit mesh ## Everything: style, types, architecture, and every test on real parts
+
+lint: $(VENV)/.dev ## Style, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev ## Tests that need no server
+	$(BIN)/pytest -q tests/unit tests/app
+
+mesh: $(VENV)/.dev ## Tests on real Kafka, MongoDB protocol, SMSC, SMTP and Prometheus
+	$(BIN)/pytest -q tests/contract tests/mesh
+
+contract: $(VENV)/.dev ## Write docs/contract and the dashboards anew from the code
+	$(BIN)/python -m shared.contract
+	$(BIN)/python -m deploy.grafana
+
+format: $(VENV)/.dev ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(VENV)/.dev ## Resolve the dependencies anew (needs uv)
+	uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header pyproject.toml --extra dev -o requirements/dev.txt
+	uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header pyproject.toml --extra local -c requirements/dev.txt -o requirements/local.txt
+	uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header pyproject.toml -c requirements/dev.txt -o requirements/run.txt
+
+clean: ## Remove what the commands made
+	rm -rf $(VENV) .cache .guichet .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.python requirements/local.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/local.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.python requirements/dev.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.demo

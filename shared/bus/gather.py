@@ -1,0 +1,77 @@
+"""Gathers concurrent calls into batches, so that HTTP calls share one store call and one publication."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from shared.bus.port import Unavailable
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Gatherer(Generic[T, R]):
+    """Calls `process` with what arrived while the batch before was under way, and hands each caller its own results.
+
+    `process` gives one result per item, in order. What it raises, each caller of that batch gets.
+    """
+
+    def __init__(
+        self,
+        process: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        *,
+        linger_seconds: float = 0.002,
+        batch_limit: int = 500,
+        waiting_limit: int = 5000,
+    ) -> None:
+        self._process = process
+        self._linger_seconds = linger_seconds
+        self._batch_limit = batch_limit
+        self._waiting_limit = waiting_limit
+        self._waiting: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = []
+        self._waiting_items = 0
+        self._arrived = asyncio.Event()
+
+    async def submit(self, items: Sequence[T]) -> Sequence[R]:
+        """The results for these items, in order. Unavailable at once when too many wait already."""
+        if self._waiting_items + len(items) > self._waiting_limit:
+            raise Unavailable(f"{self._waiting_items} events wait already")
+        future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((items, future))
+        self._waiting_items += len(items)
+        self._arrived.set()
+        return await future
+
+    async def run(self) -> None:
+        """Process batches until cancelled."""
+        while True:
+            await self._arrived.wait()
+            await asyncio.sleep(self._linger_seconds)
+            await self._process_once(self._take())
+
+    def _take(self) -> list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]]:
+        taken: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = []
+        count = 0
+        while self._waiting and (not taken or count + len(self._waiting[0][0]) <= self._batch_limit):
+            call = self._waiting.pop(0)
+            taken.append(call)
+            count += len(call[0])
+        self._waiting_items -= count
+        if not self._waiting:
+            self._arrived.clear()
+        return taken
+
+    async def _process_once(self, calls: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]]) -> None:
+        try:
+            results = await self._process([item for items, _ in calls for item in items])
+        except Exception as error:
+            for _, future in calls:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        start = 0
+        for items, future in calls:
+            # A caller that hung up has cancelled its future; its events were taken all the same.
+            if not future.done():
+                future.set_result(results[start : start + len(items)])
+            start += len(items)

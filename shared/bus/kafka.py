@@ -1,0 +1,393 @@
+"""Kafka: the only file that names broker options. FastStream brings the records, aiokafka takes the events."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
+)
+from aiokafka.record.default_records import DefaultRecordBatch
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+
+from shared.bus.loop import BatchLoop, Decode, Handle, decode_mesh_event
+from shared.bus.port import Incoming, Publication, Record, Unavailable
+from shared.clock import Clock
+from shared.contract.events import Event
+from shared.contract.topics import Topic
+from shared.ids import partition_of
+from shared.log import get_logger
+from shared.metrics import BusMetrics
+from shared.store.port import StoreUnavailable
+
+T = TypeVar("T")
+
+BATCH_RECORDS = 500
+POLL_MS = 20
+PUBLISH_TIMEOUT_SECONDS = 10.0
+COMMIT_TIMEOUT_SECONDS = 10.0
+DRAIN_SECONDS = 15.0
+BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+EARLIEST_SANE = datetime(2000, 1, 1, tzinfo=UTC)
+CLOCK_TOLERANCE = timedelta(hours=1)
+
+PRODUCER_OPTIONS: dict[str, Any] = {
+    "acks": "all",
+    "enable_idempotence": True,
+    "max_batch_size": 256 * 1024,
+    "max_request_size": 4 * 1024 * 1024,
+    "request_timeout_ms": 5000,
+    "retry_backoff_ms": 50,
+    "linger_ms": 0,
+    "metadata_max_age_ms": 30_000,
+}
+
+CONSUMER_OPTIONS: dict[str, Any] = {
+    "auto_offset_reset": "earliest",
+    "session_timeout_ms": 6000,
+    "heartbeat_interval_ms": 1000,
+    "rebalance_timeout_ms": 60_000,
+    "max_poll_interval_ms": 300_000,
+    # One partition's chunk is drained before the next one's turn: small chunks keep busy agencies from starving others.
+    "max_partition_fetch_bytes": 256 * 1024,
+    "fetch_max_wait_ms": 50,
+}
+
+log = get_logger(__name__)
+
+
+class KafkaPublisher:
+    """Publishes whole batches through one idempotent producer."""
+
+    def __init__(self, service: str, bootstrap_servers: str, metrics: BusMetrics) -> None:
+        self._client_id = f"guichet-{service}"
+        self._bootstrap_servers = bootstrap_servers
+        self._metrics = metrics
+        self._producer: AIOKafkaProducer | None = None
+        self.broken: str | None = None
+        """Why the producer can't be used any more. Only a new process mends that."""
+
+    async def start(self) -> None:
+        """Connect; Unavailable if no broker answers."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap_servers, client_id=self._client_id, **PRODUCER_OPTIONS
+        )
+        try:
+            await producer.start()
+        except KafkaError as error:
+            await producer.stop()
+            raise Unavailable(f"Kafka: {error}") from error
+        self._producer = producer
+
+    async def stop(self) -> None:
+        """Flush what is under way and close."""
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            await producer.stop()
+
+    async def ping(self) -> None:
+        """Return if a broker answers; Unavailable if not."""
+        producer = self._connected()
+        try:
+            async with asyncio.timeout(2):
+                await producer.client.fetch_all_metadata()
+        except (KafkaError, TimeoutError) as error:
+            raise Unavailable(f"Kafka: {error!r}") from error
+
+    async def publish(self, publications: Sequence[Publication]) -> None:
+        """See Publisher.publish."""
+        producer = self._connected()
+        try:
+            async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
+                acknowledgements = await self._send(producer, publications)
+                await asyncio.gather(*acknowledgements)
+        except (OutOfOrderSequenceNumber, ProducerFenced) as error:
+            # https://github.com/aio-libs/aiokafka/issues/1017: such a producer never recovers.
+            self.broken = repr(error)
+            raise Unavailable(f"Kafka producer is broken: {error!r}") from error
+        except (KafkaError, TimeoutError) as error:
+            raise Unavailable(f"Kafka did not acknowledge: {error!r}") from error
+        for publication in publications:
+            self._metrics.published.labels(publication.topic.name).inc()
+
+    async def _send(
+        self, producer: AIOKafkaProducer, publications: Sequence[Publication]
+    ) -> list["asyncio.Future[object]"]:
+        by_partition: dict[tuple[str, int], list[tuple[bytes, bytes]]] = {}
+        partitions: dict[str, int] = {}
+        for publication in publications:
+            topic = publication.topic.name
+            if topic not in partitions:
+                partitions[topic] = len(await producer.partitions_for(topic))
+            key = publication.key.encode()
+            place = (topic, partition_of(key, partitions[topic]))
+            by_partition.setdefault(place, []).append((key, publication.value))
+        acknowledgements: list[asyncio.Future[object]] = []
+        for (topic, partition), entries in by_partition.items():
+            builder = producer.create_batch()
+            for key, value in entries:
+                if builder.append(key=key, value=value, timestamp=None) is None:
+                    acknowledgements.append(await producer.send_batch(builder, topic, partition=partition))
+                    builder = producer.create_batch()
+                    builder.append(key=key, value=value, timestamp=None)
+            acknowledgements.append(await producer.send_batch(builder, topic, partition=partition))
+        return acknowledgements
+
+    def _connected(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            raise Unavailable("Kafka: not connected yet")
+        return self._producer
+
+
+@dataclass(slots=True)
+class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc]  # aiokafka is untyped
+    """One consumer: runs the loop, commits exactly what it finished, puts back what it could not."""
+
+    label: str
+    loop: BatchLoop[T]
+    clock: Clock
+    metrics: BusMetrics
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    in_flight: asyncio.Lock = field(default_factory=asyncio.Lock)
+    failures_in_row: int = 0
+    joined: bool = False
+    batch_started: float | None = None
+    oldest_uncommitted: dict[TopicPartition, datetime] = field(default_factory=dict)
+
+    async def on_message(self, message: KafkaMessage) -> None:
+        """Take one batch as FastStream brings it. Never raises: FastStream would go on past what failed."""
+        consumer: AIOKafkaConsumer = message.consumer
+        raw: Sequence[ConsumerRecord] = message.raw_message
+        records = [self._record(record) for record in raw]
+        async with self.in_flight:
+            self.batch_started = self.clock.monotonic()
+            try:
+                self._note_oldest(records)
+                finished = await self._process(consumer, records)
+            finally:
+                seconds = self.clock.monotonic() - self.batch_started
+                self.batch_started = None
+        if finished:
+            self.failures_in_row = 0
+            self.metrics.batch_seconds.observe(seconds)
+            self.metrics.batch_records.observe(len(records))
+        else:
+            # Outside the lock, so that a rebalance need not wait for the pause.
+            delay = BACKOFF_SECONDS[min(self.failures_in_row, len(BACKOFF_SECONDS) - 1)]
+            self.failures_in_row += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), delay)
+
+    async def _process(self, consumer: AIOKafkaConsumer, records: Sequence[Record]) -> bool:
+        try:
+            await self.loop.process(records)
+        except (Unavailable, StoreUnavailable) as error:
+            self._put_back(consumer, records, type(error).__name__, str(error))
+            return False
+        except Exception as error:
+            log.exception("batch failed")
+            self._put_back(consumer, records, type(error).__name__, str(error))
+            return False
+        await self._commit(consumer, records)
+        return True
+
+    def _put_back(self, consumer: AIOKafkaConsumer, records: Sequence[Record], cause: str, detail: str) -> None:
+        self.metrics.batch_failures.labels(cause).inc()
+        log.warning("batch put back", subscription=self.label, records=len(records), cause=cause, detail=detail)
+        first: dict[TopicPartition, int] = {}
+        for record in records:
+            first.setdefault(TopicPartition(record.topic, record.partition), record.offset)
+        for partition in first.keys() & consumer.assignment():
+            # The partition may be taken away at any moment; then whoever gets it starts at the committed offset.
+            with contextlib.suppress(IllegalStateError):
+                consumer.seek(partition, first[partition])
+
+    async def _commit(self, consumer: AIOKafkaConsumer, records: Sequence[Record]) -> None:
+        ends = {TopicPartition(record.topic, record.partition): record.offset + 1 for record in records}
+        ends = {partition: end for partition, end in ends.items() if partition in consumer.assignment()}
+        if not ends:
+            return
+        try:
+            async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
+                await consumer.commit(ends)
+        except (CommitFailedError, IllegalStateError) as error:
+            # Taken away meanwhile: the new owner does the batch again, to the same effect.
+            self.metrics.batch_failures.labels("Rebalanced").inc()
+            log.info("commit refused after a rebalance", subscription=self.label, detail=str(error))
+            return
+        except (KafkaError, TimeoutError) as error:
+            self.metrics.batch_failures.labels("CommitFailed").inc()
+            log.warning("commit failed, the next one covers it", subscription=self.label, detail=repr(error))
+            return
+        self._note_committed(consumer, records, ends)
+
+    def _note_oldest(self, records: Sequence[Record]) -> None:
+        for record in records:
+            partition = TopicPartition(record.topic, record.partition)
+            if partition not in self.oldest_uncommitted and record.recorded_at is not None:
+                self.oldest_uncommitted[partition] = record.recorded_at
+
+    def _note_committed(
+        self, consumer: AIOKafkaConsumer, records: Sequence[Record], ends: dict[TopicPartition, int]
+    ) -> None:
+        self.metrics.consumed.labels(self.label).inc(len(records))
+        last = {TopicPartition(record.topic, record.partition): record.recorded_at for record in records}
+        for partition, end in ends.items():
+            self.oldest_uncommitted.pop(partition, None)
+            highwater = consumer.highwater(partition) if partition in consumer.assignment() else None
+            recorded_at = last[partition]
+            if highwater is not None and highwater > end and recorded_at is not None:
+                # More waits, of an age not known yet: not older than the last one done.
+                self.oldest_uncommitted[partition] = recorded_at
+
+    def lag_seconds(self) -> float:
+        """Age of the oldest record not yet committed; 0 when nothing waits."""
+        if not self.oldest_uncommitted:
+            return 0.0
+        return max(0.0, (self.clock.now() - min(self.oldest_uncommitted.values())).total_seconds())
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Let the batch in flight finish and commit before its partitions go to another member."""
+        self.joined = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                async with self.in_flight:
+                    for partition in revoked:
+                        self.oldest_uncommitted.pop(partition, None)
+
+    async def on_partitions_assigned(self, _assigned: set[TopicPartition]) -> None:
+        """Nothing to prepare: offsets are Kafka's, decisions are the store's. An idle member has joined as well."""
+        self.joined = True
+
+    def _record(self, raw: ConsumerRecord) -> Record:
+        recorded_at: datetime | None = None
+        # A producer may write any number as timestamp; one that can't be true says nothing.
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            moment = datetime.fromtimestamp(raw.timestamp / 1000, UTC)
+            if EARLIEST_SANE <= moment <= self.clock.now() + CLOCK_TOLERANCE:
+                recorded_at = moment
+        return Record(
+            raw.topic, raw.partition, raw.offset, raw.timestamp, recorded_at, raw.key, raw.value, tuple(raw.headers)
+        )
+
+
+class KafkaBus:
+    """A service's consumers. Each runs the batch loop."""
+
+    def __init__(
+        self, service: str, bootstrap_servers: str, *, publisher: KafkaPublisher, clock: Clock, metrics: BusMetrics
+    ) -> None:
+        # Without the compiled parts a batch costs ten times as much; that must not go unnoticed.
+        if "_crecords" not in DefaultRecordBatch.__module__:
+            raise RuntimeError("aiokafka runs without its compiled extensions: unset AIOKAFKA_NO_EXTENSIONS")
+        self._service = service
+        self._publisher = publisher
+        self._clock = clock
+        self._metrics = metrics
+        self._subscriptions: list[_Subscription[Any]] = []
+        self.broker = KafkaBroker(
+            bootstrap_servers,
+            client_id=f"guichet-{service}",
+            consumer_only=True,
+            allow_auto_create_topics=False,
+            apply_types=False,
+            graceful_timeout=DRAIN_SECONDS,
+            request_timeout_ms=10_000,
+            retry_backoff_ms=100,
+            # A new agency's topic is found within this time.
+            metadata_max_age_ms=10_000,
+            logger=None,
+        )
+
+    def consume(self, topics: Sequence[Topic], handle: Handle[Incoming[Event]]) -> None:
+        """Hand every event on these topics to the handler, in batches, in order per partition."""
+        names = [topic.name for topic in topics]
+        self._subscribe(",".join(names), decode_mesh_event(topics), handle, topics=names)
+
+    def consume_pattern(self, pattern: str, decode: Decode[T], handle: Handle[T], *, label: str) -> None:
+        """Hand every record on topics whose name matches, now or later, to the handler."""
+        self._subscribe(label, decode, handle, pattern=pattern)
+
+    def _subscribe(
+        self,
+        label: str,
+        decode: Decode[T],
+        handle: Handle[T],
+        *,
+        topics: Sequence[str] = (),
+        pattern: str | None = None,
+    ) -> None:
+        loop = BatchLoop(self._service, label, decode, handle, self._publisher, self._metrics)
+        subscription: _Subscription[T] = _Subscription(label, loop, self._clock, self._metrics)
+        self._subscriptions.append(subscription)
+        self._metrics.lag_seconds.labels(label).set_function(subscription.lag_seconds)
+
+        async def parse(raw: tuple[ConsumerRecord, ...]) -> KafkaMessage:
+            # FastStream's own parser decodes headers, fails on some of them, and then skips the whole batch.
+            return KafkaMessage(body=b"", raw_message=raw, consumer=subscriber.consumer)
+
+        async def identity(message: KafkaMessage) -> KafkaMessage:
+            return message
+
+        subscriber = self.broker.subscriber(
+            *topics,
+            pattern=pattern,
+            group_id=f"guichet-{self._service}",
+            batch=True,
+            max_records=BATCH_RECORDS,
+            batch_timeout_ms=POLL_MS,
+            ack_policy=AckPolicy.MANUAL,
+            listener=subscription,
+            parser=parse,
+            decoder=identity,
+            no_reply=True,
+            **CONSUMER_OPTIONS,
+        )
+        subscriber(subscription.on_message)
+
+    async def start(self) -> None:
+        """Join the group; Unavailable if no broker answers."""
+        try:
+            await self.broker.start()
+        except KafkaError as error:
+            await self.broker.stop()
+            raise Unavailable(f"Kafka: {error}") from error
+
+    async def stop(self) -> None:
+        """Let the batches in flight finish and commit, then leave the group."""
+        for subscription in self._subscriptions:
+            subscription.stopping.set()
+        await self.broker.stop()
+
+    def stuck(self, after_seconds: float) -> str | None:
+        """Why this process should be restarted, if it should."""
+        if self._publisher.broken is not None:
+            return f"producer: {self._publisher.broken}"
+        for subscription in self._subscriptions:
+            started = subscription.batch_started
+            if started is not None and self._clock.monotonic() - started > after_seconds:
+                return f"a batch of {subscription.label} has been under way for more than {after_seconds:g} s"
+        for subscriber in self.broker.subscribers:
+            if getattr(subscriber, "running", False) and any(task.done() for task in getattr(subscriber, "tasks", ())):
+                return "a consume task has ended"
+        return None
+
+    def joined(self) -> bool:
+        """Whether every consumer is a member of its group, with partitions or idle.
+
+        One that waits for the first topic of its pattern has no group to join yet, and nothing to do.
+        """
+        consumers = [getattr(subscriber, "consumer", None) for subscriber in self.broker.subscribers]
+        return all(
+            consumer is not None and (subscription.joined or not consumer.subscription())
+            for consumer, subscription in zip(consumers, self._subscriptions, strict=True)
+        )

@@ -1,0 +1,166 @@
+"""The unit of work: one batch, from records to acknowledged events. Knows no broker and no framework.
+
+Whoever calls it commits the batch's offsets when it returns, and puts the batch back when it raises. A crash anywhere
+means that the batch comes again; handlers give the first decision again, so the same bytes are published again.
+"""
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pydantic import ValidationError
+
+from shared.bus.port import Incoming, Publication, Publisher, Record, Unavailable, Undecodable
+from shared.contract.events import DeadLetter, DeadLetterData, Event, Origin
+from shared.contract.reasons import Reason
+from shared.contract.topics import DEAD_LETTERS, Topic
+from shared.ids import event_id
+from shared.log import get_logger
+from shared.metrics import BusMetrics
+from shared.store.port import StoreUnavailable
+
+T = TypeVar("T")
+
+Decode = Callable[[Record], T]
+"""Reads a record or raises Undecodable, for anything else it raises the record is set aside too. Does no I/O."""
+
+Handle = Callable[[Sequence[T]], Awaitable[Sequence[Publication]]]
+"""Decides a batch. May raise Unavailable or StoreUnavailable: the batch comes again."""
+
+HANDLER_TIMEOUT_SECONDS = 60.0
+
+WHOLE_RECORD_BYTES = 2 * 1024 * 1024
+"""The largest record that is kept whole. A record on the wire is smaller, unless it was compressed."""
+
+KEPT_BYTES = 64 * 1024
+"""How much of a larger record's value is kept; the record itself stays on its own topic."""
+
+log = get_logger(__name__)
+
+
+def decode_mesh_event(topics: Sequence[Topic]) -> Decode[Incoming[Event]]:
+    """A decoder for topics of the mesh: the topic says which event stands on it."""
+    models = {topic.name: topic.event for topic in topics}
+
+    def decode(record: Record) -> Incoming[Event]:
+        if not record.value:
+            raise Undecodable(Reason.EMPTY, "the record has no value")
+        try:
+            return Incoming(models[record.topic].model_validate_json(record.value), record)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            reason = Reason.NOT_JSON if first["type"] == "json_invalid" else Reason.INVALID_VALUE
+            where = ".".join(str(part) for part in first["loc"])
+            raise Undecodable(reason, f"{where or 'record'}: {first['msg']}") from error
+
+    return decode
+
+
+def dead_letter(service: str, record: Record, refusal: Undecodable) -> Publication:
+    """The record, whole, with why it could not be processed. The same record gives the same bytes.
+
+    A record that decompressed to more than any topic takes is cut, since it would hold up its partition for ever.
+    """
+    origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset)
+    origin_key = f"{record.topic}/{record.partition}/{record.offset}"
+    key, value, headers, detail = record.key, record.value, record.headers, refusal.detail[:1000]
+    size = len(key or b"") + len(value or b"") + sum(len(name) + len(content or b"") for name, content in headers)
+    if size > WHOLE_RECORD_BYTES:
+        key, value, headers = None, (value or b"")[:KEPT_BYTES], ()
+        detail = f"{detail} ({size} bytes; only the start is kept here)"
+    event = DeadLetter(
+        id=event_id(origin_key, DeadLetter.TYPE),
+        source=f"/guichet/{service}",
+        subject=origin_key,
+        time=record.recorded_at,
+        data=DeadLetterData(
+            service=service,
+            origin=origin,
+            recorded_at_ms=record.timestamp_ms,
+            reason=refusal.reason,
+            detail=detail,
+            key=_base64(key),
+            value=_base64(value),
+            headers=tuple((name, _base64(content)) for name, content in headers),
+        ),
+    )
+    return Publication(DEAD_LETTERS, origin_key, event.to_json())
+
+
+def _base64(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLoop(Generic[T]):
+    """Decode, decide, publish."""
+
+    service: str
+    label: str
+    decode: Decode[T]
+    handle: Handle[T]
+    publisher: Publisher
+    metrics: BusMetrics
+
+    async def process(self, records: Sequence[Record]) -> None:
+        """Return when everything that follows from these records is acknowledged by all in-sync replicas.
+
+        Raises Unavailable or StoreUnavailable when a part did not answer: nothing may be committed then.
+        """
+        items: list[tuple[Record, T]] = []
+        refused: list[tuple[Record, Undecodable]] = []
+        for record in records:
+            try:
+                items.append((record, self.decode(record)))
+            except Undecodable as refusal:
+                refused.append((record, refusal))
+            except Exception as error:
+                log.exception("decoder failed on one record", topic=record.topic, offset=record.offset)
+                refused.append((record, Undecodable(Reason.HANDLER_ERROR, type(error).__name__)))
+        publications = await self._decide(items, refused)
+        # Dead letters go out with the rest, before the commit: what could not be processed is never dropped.
+        for record, why in refused:
+            publications.append(dead_letter(self.service, record, why))
+            publications.extend(why.notices)
+        if publications:
+            await self.publisher.publish(publications)
+        for record, why in refused:
+            self.metrics.dead_letters.labels(self.label, why.reason).inc()
+            log.warning(
+                "record set aside",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                reason=why.reason,
+            )
+
+    async def _decide(
+        self, items: list[tuple[Record, T]], refused: list[tuple[Record, Undecodable]]
+    ) -> list[Publication]:
+        if not items:
+            return []
+        try:
+            return list(await self._handle([item for _, item in items]))
+        except (Unavailable, StoreUnavailable):
+            raise
+        except Exception:
+            log.exception("handler failed, trying the records one by one", records=len(items))
+        publications: list[Publication] = []
+        for record, item in items:
+            try:
+                publications.extend(await self._handle([item]))
+            except (Unavailable, StoreUnavailable):
+                raise
+            except Exception as error:
+                log.exception("handler failed on one record", topic=record.topic, offset=record.offset)
+                refused.append((record, Undecodable(Reason.HANDLER_ERROR, type(error).__name__)))
+        return publications
+
+    async def _handle(self, batch: Sequence[T]) -> Sequence[Publication]:
+        try:
+            async with asyncio.timeout(HANDLER_TIMEOUT_SECONDS):
+                return await self.handle(batch)
+        except TimeoutError as error:
+            raise Unavailable(f"the handler did not finish within {HANDLER_TIMEOUT_SECONDS:g} s") from error

@@ -1,0 +1,68 @@
+"""What a handler sees of Kafka: what came in, what goes out, how it is refused."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+from shared.contract.events import Event
+from shared.contract.reasons import Reason
+from shared.contract.topics import Topic
+
+E = TypeVar("E", bound=Event, covariant=True)
+
+
+class Unavailable(Exception):
+    """A part that is needed did not answer in time. Nothing is known of what was asked of it: do it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """An event on its way out: bytes, so that what was stored is published again to the byte."""
+
+    topic: Topic
+    key: str
+    value: bytes
+
+
+class Undecodable(Exception):
+    """A record that can't be read. It goes to the dead letters, with the notices that others get of it."""
+
+    def __init__(self, reason: Reason, detail: str, *, notices: Sequence[Publication] = ()) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.notices = notices
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A Kafka record as it came. `recorded_at` is None where its timestamp is no sane time."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    recorded_at: datetime | None
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming(Generic[E]):
+    """A decoded event with the record it came in."""
+
+    event: E
+    record: Record
+
+
+class Publisher(Protocol):
+    """Publishes to the mesh's topics."""
+
+    async def publish(self, publications: Sequence[Publication]) -> None:
+        """Return once all are acknowledged by all in-sync replicas, in order per key; else raise Unavailable.
+
+        After Unavailable some may stand on their topics and some not: publish all of them again.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""What passes between agencies, services and operators: events, topics, reasons. Pure data, no I/O."""

@@ -1,0 +1,21 @@
+"""Settings that every service has. They come from the environment, once, in `app.py`, and nowhere else."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """Where the parts of the mesh are. Each field is an environment variable of the same name in capitals."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    kafka_bootstrap_servers: str = Field(description="Comma-separated host:port of Kafka brokers.")
+    mongodb_url: str | None = Field(default=None, description="With it MongoDB is the store, without it SQLite.")
+    data_dir: Path = Field(default=Path("data"), description="Folder of the SQLite files, one a service.")
+    jurisdiction_dir: Path = Field(description="Folder with jurisdiction.yaml, agencies.yaml, services.yaml, …")
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8080, ge=1, le=65535)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
