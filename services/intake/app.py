@@ -1,0 +1,105 @@
+"""The wiring of intake."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from services.intake.domain import Received, Verdict
+from services.intake.handlers import Intake, publication
+from services.intake.http import HttpDoor, build_http
+from services.intake.kafka import decoder
+from services.intake.keys import Authenticator
+from services.intake.settings import IntakeSettings
+from shared.bus.gather import Gatherer
+from shared.bus.loop import Handle
+from shared.bus.port import Publication, Publisher
+from shared.clock import Clock
+from shared.contract.topics import AGENCY_TOPIC_PATTERN
+from shared.jurisdiction import Jurisdiction, load_jurisdiction
+from shared.metrics import IntakeMetrics
+from shared.service import Service
+from shared.store.port import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The two doors of intake, with one verdict behind them. HTTP calls are answered while the gatherer runs."""
+
+    from_kafka: Handle[Received]
+    http: FastAPI
+    gatherer: Gatherer[Received, Verdict]
+
+
+def build_doors(
+    jurisdiction: Jurisdiction,
+    *,
+    store: Store,
+    publisher: Publisher,
+    clock: Clock,
+    reference_secret: bytes,
+    metrics: IntakeMetrics,
+) -> Doors:
+    """Both doors of intake over these parts."""
+    requests = store.collection("requests")
+    references = store.collection("references")
+    intake = Intake(
+        claims=store.collection("claims"),
+        requests=requests,
+        references=references,
+        clock=clock,
+        reference_secret=reference_secret,
+    )
+
+    def count(verdicts: Sequence[Verdict]) -> None:
+        for verdict in verdicts:
+            outcome = "duplicate" if verdict.repeated else verdict.outcome
+            metrics.events.labels(verdict.received.agency, verdict.received.door, outcome).inc()
+            for problem in verdict.problems:
+                metrics.rejections.labels(problem.reason).inc()
+
+    async def from_kafka(batch: Sequence[Received]) -> list[Publication]:
+        verdicts = await intake.decide(batch)
+        count(verdicts)
+        return [publication(verdict) for verdict in verdicts]
+
+    async def from_http(batch: Sequence[Received]) -> list[Verdict]:
+        verdicts = await intake.decide(batch)
+        await publisher.publish([publication(verdict) for verdict in verdicts])
+        count(verdicts)
+        return verdicts
+
+    gatherer = Gatherer(from_http)
+    door = HttpDoor(
+        authenticator=Authenticator(jurisdiction),
+        gatherer=gatherer,
+        requests=requests,
+        references=references,
+        clock=clock,
+        phone_region=jurisdiction.phone_region,
+    )
+    return Doors(from_kafka, build_http(door, metrics), gatherer)
+
+
+def build_app(
+    settings: IntakeSettings | None = None, *, clock: Clock | None = None, store: Store | None = None
+) -> Starlette:
+    """Intake as an ASGI application; settings come from the environment unless given."""
+    settings = settings or IntakeSettings()
+    service = Service("intake", settings, clock=clock, store=store)
+    jurisdiction = load_jurisdiction(settings.jurisdiction_dir)
+    doors = build_doors(
+        jurisdiction,
+        store=service.store,
+        publisher=service.publisher,
+        clock=service.clock,
+        reference_secret=settings.reference_secret.get_secret_value().encode(),
+        metrics=IntakeMetrics(service.registry),
+    )
+    service.consume_pattern(
+        AGENCY_TOPIC_PATTERN, decoder(jurisdiction, service.clock), doors.from_kafka, label="agency.*.events"
+    )
+    service.run_beside("http gatherer", doors.gatherer.run)
+    return service.app(routes=[Mount("/", doors.http)])

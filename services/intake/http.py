@@ -1,0 +1,372 @@
+"""The HTTP door: CloudEvents 1.0 over HTTP, structured, binary or batched.
+
+202 is said only once every in-sync replica has what was accepted. Whatever is wrong is said in RFC 9457 problem
+details, with the same reason codes as at the Kafka door.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.intake.domain import Received, RequestState, Verdict
+from services.intake.keys import Authenticator
+from services.intake.openapi import (
+    BATCH,
+    EVENT_CALL,
+    EVENT_RESPONSES,
+    JSON,
+    PROBLEM,
+    STRUCTURED,
+    VIEW_CALL,
+    VIEW_RESPONSES,
+    BatchResult,
+    EventResult,
+    ProblemDetails,
+    RequestView,
+    StatusStep,
+    complete,
+)
+from services.intake.reference import normalise
+from services.intake.validation import AgencyEvent, Refused, check_event, read_event, read_json, refuse, write_json
+from shared.bus.gather import Gatherer
+from shared.bus.port import Unavailable
+from shared.clock import Clock
+from shared.contract.agency import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_EVENT_BYTES
+from shared.contract.events import Door, Problem, RequestRejected
+from shared.contract.reasons import Reason
+from shared.jurisdiction import Agency
+from shared.metrics import IntakeMetrics
+from shared.store.port import Collection, StoreUnavailable
+
+EVENTS = "/v1/events"
+REQUEST = "/v1/requests/{reference}"
+ROUTES = frozenset({EVENTS, REQUEST})
+RETRY_AFTER_SECONDS = 5
+
+_STATUS_OF = {
+    Reason.EMPTY: 400,
+    Reason.NOT_UTF8: 400,
+    Reason.NOT_JSON: 400,
+    Reason.DUPLICATE_KEY: 400,
+    Reason.TOO_DEEP: 400,
+    Reason.NUMBER_OUT_OF_RANGE: 400,
+    Reason.INVALID_HEADER: 400,
+    Reason.TOO_LARGE: 413,
+    Reason.UNSUPPORTED_MEDIA_TYPE: 415,
+    Reason.EVENT_ID_REUSED: 409,
+    Reason.DUPLICATE_REQUEST: 409,
+    Reason.REQUEST_CLOSED: 409,
+    Reason.STATUS_SUPERSEDED: 409,
+    Reason.TOO_MANY_CHANGES: 409,
+    Reason.UNAUTHENTICATED: 401,
+    Reason.NOT_FOUND: 404,
+    Reason.METHOD_NOT_ALLOWED: 405,
+    Reason.UNAVAILABLE: 503,
+}
+
+
+class HttpDoor:
+    """Reads HTTP calls of agencies, has them decided in gathered batches, and says what became of them.
+
+    After `patience_seconds` without a verdict an agency is told to try again: longer than store and Kafka may take
+    to fail, so that it is reached only while the service is not running yet.
+    """
+
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        gatherer: Gatherer[Received, Verdict],
+        requests: Collection,
+        references: Collection,
+        clock: Clock,
+        phone_region: str,
+        patience_seconds: float = 15.0,
+    ) -> None:
+        self._authenticator = authenticator
+        self._gatherer = gatherer
+        self._requests = requests
+        self._references = references
+        self._clock = clock
+        self._phone_region = phone_region
+        self._patience_seconds = patience_seconds
+
+    async def publish(self, request: Request) -> Response:
+        """One event (structured or binary mode) or a batch of up to 500."""
+        agency = self._authenticated(request)
+        received_at = self._clock.now()
+        kind = _media_type(request.headers)
+        body = await _body(request, MAX_BATCH_BYTES if kind == BATCH else MAX_EVENT_BYTES)
+
+        def received(event: AgencyEvent | Refused, content: bytes) -> Received:
+            fingerprint = "http/" + hashlib.sha256(content).hexdigest()
+            return Received(agency.id, Door.HTTP, event, received_at, fingerprint)
+
+        if kind == BATCH:
+            batch = [received(self._checked(value, content), content) for value, content in _split(body)]
+            results = [_result(verdict) for verdict in await self._decided(batch)]
+            accepted = all(result.status == 202 for result in results)
+            return _json(BatchResult(results=results), 202 if accepted else 207)
+        verdict = (await self._decided([received(*self._read(request.headers, kind, body))]))[0]
+        if verdict.problems:
+            return _problem(verdict.problems, event_id=verdict.received.event_id)
+        return _json(_result(verdict), 202)
+
+    async def view(self, request: Request, reference: str) -> Response:
+        """A request, to the agency that owns it; to any other it does not exist."""
+        agency = self._authenticated(request)
+        wanted = normalise(reference)
+        if wanted is None:
+            refuse(Reason.NOT_FOUND, "this is no reference: it has a wrong length or check character")
+        pointer = (await self._references.get_many([wanted])).get(wanted)
+        request_id = pointer.body.decode() if pointer else ""
+        row = (await self._requests.get_many([request_id])).get(request_id) if pointer else None
+        state = RequestState.model_validate_json(row.body) if row else None
+        if state is None or state.accepted.data.request.agency != agency.id:
+            refuse(Reason.NOT_FOUND, "this agency has no request of this reference")
+        card = state.accepted.data.request
+        return _json(
+            RequestView(
+                reference=card.reference,
+                request_id=card.request_id,
+                agency_reference=card.agency_reference,
+                service_code=card.service_code,
+                status=state.status,
+                submitted_at=card.submitted_at,
+                accepted_at=state.accepted.data.timeline.accepted,
+                history=[
+                    StatusStep(status=applied.status, at=applied.occurred_at, note=applied.note)
+                    for applied in state.changes
+                ],
+            ),
+            200,
+        )
+
+    def _authenticated(self, request: Request) -> Agency:
+        agency = self._authenticator.agency(request.headers.get("authorization"))
+        if agency is None:
+            refuse(Reason.UNAUTHENTICATED, "send your key as Authorization: Bearer <agency id>.<secret>")
+        return agency
+
+    async def _decided(self, batch: Sequence[Received]) -> Sequence[Verdict]:
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                return await self._gatherer.submit(batch) if batch else []
+        except TimeoutError as error:
+            raise Unavailable(f"no verdict within {self._patience_seconds:g} s") from error
+
+    def _read(self, headers: Headers, kind: str, body: bytes) -> tuple[AgencyEvent | Refused, bytes]:
+        """What a call with one event says, and the event as JSON."""
+        try:
+            # The content type tells structured from binary mode, whatever other headers say.
+            if kind == JSON and any(name.startswith("ce-") for name in headers):
+                value = _binary(headers, body)
+                content = write_json(value)
+                return self._checked(value, content), content
+            return read_event(body, now=self._clock.now(), phone_region=self._phone_region), body
+        except Refused as refusal:
+            return refusal, body
+
+    def _checked(self, value: Any, content: bytes) -> AgencyEvent | Refused:
+        if len(content) > MAX_EVENT_BYTES:
+            problem = Problem(reason=Reason.TOO_LARGE, detail=f"an event has at most {MAX_EVENT_BYTES} bytes")
+            return Refused(problem)
+        try:
+            return check_event(value, content, now=self._clock.now(), phone_region=self._phone_region)
+        except Refused as refusal:
+            return refusal
+
+
+class Timed:
+    """ASGI middleware that measures each call, by route and status class; both are closed lists."""
+
+    def __init__(self, app: ASGIApp, *, metrics: IntakeMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            path = getattr(scope.get("route"), "path", "")
+            labels = (path if path in ROUTES else "unmatched", f"{status // 100}xx")
+            self._metrics.http_seconds.labels(*labels).observe(time.perf_counter() - started)
+
+
+def build_http(door: HttpDoor, metrics: IntakeMetrics) -> FastAPI:
+    """The HTTP application of intake, with its OpenAPI document at /openapi.json and /docs."""
+    api = FastAPI(
+        title="Guichet intake",
+        version="1",
+        summary="Agencies publish citizens' requests here and see what became of them.",
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    api.add_middleware(Timed, metrics=metrics)
+
+    @api.post(EVENTS, response_model=None, status_code=202, responses=EVENT_RESPONSES, openapi_extra=EVENT_CALL)
+    async def publish(request: Request) -> Response:
+        """Publish one event or a batch; 202 means that it is durable and will be told to citizen and office."""
+        return await door.publish(request)
+
+    @api.get(REQUEST, response_model=None, responses=VIEW_RESPONSES, openapi_extra=VIEW_CALL)
+    async def view(request: Request, reference: str) -> Response:
+        """A request of the calling agency, by the citizen's reference."""
+        return await door.view(request, reference)
+
+    @api.exception_handler(Refused)
+    async def refused(_request: Request, refusal: Refused) -> Response:
+        return _problem(refusal.problems, event_id=refusal.event_id)
+
+    @api.exception_handler(Unavailable)
+    @api.exception_handler(StoreUnavailable)
+    async def unavailable(_request: Request, _error: Exception) -> Response:
+        # What failed is in the log and in /ready; an agency needs to know only that it may try again.
+        detail = "no answer can be given now; make the same call again, an event with the same id"
+        return _problem((Problem(reason=Reason.UNAVAILABLE, detail=detail),))
+
+    @api.exception_handler(ClientDisconnect)
+    async def gone(_request: Request, _error: ClientDisconnect) -> Response:
+        return _problem((Problem(reason=Reason.EMPTY, detail="the connection ended before the body did"),))
+
+    @api.exception_handler(HTTPException)
+    async def not_served(_request: Request, error: HTTPException) -> Response:
+        # Only the router raises these: an unknown path or a method that a path does not have.
+        reason = Reason.METHOD_NOT_ALLOWED if error.status_code == 405 else Reason.NOT_FOUND
+        return _problem((Problem(reason=reason, detail=str(error.detail)),), headers=error.headers)
+
+    complete(api)
+    return api
+
+
+def _media_type(headers: Headers) -> str:
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        refuse(Reason.UNSUPPORTED_MEDIA_TYPE, "compressed bodies are not taken", "content-encoding")
+    written = headers.get("content-type", "")
+    kind, _, parameters = written.partition(";")
+    kind = kind.strip().lower()
+    charset = parameters.replace(" ", "").lower()
+    if kind not in (STRUCTURED, BATCH, JSON) or charset not in ("", "charset=utf-8", 'charset="utf-8"'):
+        refuse(
+            Reason.UNSUPPORTED_MEDIA_TYPE,
+            f"send {STRUCTURED}, {BATCH} or {JSON}, in UTF-8",
+            "content-type",
+        )
+    return kind
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The body, refused before it is read whole or parsed if it is larger than the limit (bytes)."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and (len(declared) > 12 or int(declared) > limit):
+        refuse(Reason.TOO_LARGE, f"at most {limit} bytes are taken, more were announced")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            refuse(Reason.TOO_LARGE, f"at most {limit} bytes are taken")
+    return bytes(body)
+
+
+def _split(body: bytes) -> list[tuple[Any, bytes]]:
+    values = read_json(body)
+    if not isinstance(values, list):
+        refuse(Reason.NOT_A_CLOUDEVENT, "a batch is a JSON array of events")
+    if len(values) > MAX_BATCH_EVENTS:
+        refuse(Reason.TOO_MANY, f"a batch has at most {MAX_BATCH_EVENTS} events, this one has {len(values)}")
+    return [(value, write_json(value)) for value in values]
+
+
+def _binary(headers: Headers, body: bytes) -> dict[str, Any]:
+    """The event of CloudEvents binary mode: attributes in ce- headers, percent-encoded; the body is its data."""
+    event: dict[str, Any] = {}
+    for name, written in headers.items():
+        if not name.startswith("ce-"):
+            continue
+        attribute = name.removeprefix("ce-")
+        if attribute in ("data", "datacontenttype"):
+            refuse(Reason.INVALID_HEADER, "in binary mode this is no attribute", name)
+        if attribute in event:
+            refuse(Reason.INVALID_HEADER, "it is there twice", name)
+        try:
+            if not written.isascii():
+                raise ValueError("a header is ASCII")
+            event[attribute] = unquote(written, errors="strict")
+        except ValueError:
+            refuse(Reason.INVALID_HEADER, "it is not percent-encoded UTF-8", name)
+    event["datacontenttype"] = JSON
+    event["data"] = read_json(body)
+    return event
+
+
+def _result(verdict: Verdict) -> EventResult:
+    event = verdict.event
+    if isinstance(event, RequestRejected):
+        problems = event.data.problems
+        return EventResult(
+            event_id=verdict.received.event_id, status=_status(problems), outcome=verdict.outcome, problems=problems
+        )
+    card = event.data.request
+    return EventResult(
+        event_id=verdict.received.event_id,
+        status=202,
+        outcome=verdict.outcome,
+        request_id=card.request_id,
+        reference=card.reference,
+    )
+
+
+def _status(problems: Sequence[Problem]) -> int:
+    return _STATUS_OF.get(problems[0].reason, 422)
+
+
+def _json(model: BaseModel, status: int) -> Response:
+    return Response(model.model_dump_json(exclude_none=True), status, media_type=JSON)
+
+
+def _problem(
+    problems: Sequence[Problem],
+    *,
+    event_id: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    first = problems[0]
+    status = _status(problems)
+    details = ProblemDetails(
+        type=f"urn:guichet:problem:{first.reason}",
+        title=first.reason.replace("_", " ").capitalize(),
+        status=status,
+        reason=first.reason,
+        detail=f"{first.field}: {first.detail}" if first.field else first.detail,
+        event_id=event_id,
+        problems=tuple(problems),
+    )
+    extra = dict(headers or {})
+    if status == 401:
+        extra["WWW-Authenticate"] = "Bearer"
+    if status == 503:
+        extra["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return JSONResponse(details.model_dump(mode="json", exclude_none=True), status, extra, media_type=PROBLEM)

@@ -1,0 +1,52 @@
+"""The number a citizen is given: can't be guessed, is easy to read out, and shows a slip of the pen.
+
+Twelve characters of Crockford's alphabet (no I, L, O, U) in three groups: 55 bits of an HMAC and one check character.
+"""
+
+import hashlib
+import hmac
+
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_VALUES = {character: value for value, character in enumerate(ALPHABET)}
+_READ_AS = str.maketrans({"I": "1", "L": "1", "O": "0", "-": None, " ": None})
+_PAYLOAD_LENGTH = 11
+
+
+def reference_of(request_id: str, secret: bytes, attempt: int = 0) -> str:
+    """The reference of a request, like `7K3M-9XQ2-HTB4`. A further attempt gives another, should one be taken."""
+    digest = hmac.digest(secret, f"{request_id}\n{attempt}".encode(), hashlib.sha256)
+    bits = int.from_bytes(digest[:7]) >> 1
+    payload = [(bits >> (5 * position)) & 31 for position in reversed(range(_PAYLOAD_LENGTH))]
+    characters = "".join(ALPHABET[value] for value in (*payload, _check(payload)))
+    return f"{characters[:4]}-{characters[4:8]}-{characters[8:]}"
+
+
+def normalise(written: str) -> str | None:
+    """The reference meant by what somebody typed or read out; None if it can't be one.
+
+    Case, spaces and hyphens do not matter; O is read as 0, I and L as 1.
+    """
+    characters = written.upper().translate(_READ_AS)
+    if len(characters) != _PAYLOAD_LENGTH + 1 or any(character not in _VALUES for character in characters):
+        return None
+    values = [_VALUES[character] for character in characters]
+    if _check(values[:-1]) != values[-1]:
+        return None
+    return f"{characters[:4]}-{characters[4:8]}-{characters[8:]}"
+
+
+def _check(values: list[int]) -> int:
+    """A weighted sum over the field of 32 elements, each place with a weight of its own.
+
+    Since weights differ and none is 0 or 1 (the check character's own), one wrong character and any two characters
+    swapped are always seen.
+    """
+    total = 0
+    for value in values:
+        total = _double(total ^ value)
+    return total
+
+
+def _double(value: int) -> int:
+    """Times x in GF(2)[x] / (x^5 + x^2 + 1), in which x has order 31."""
+    return (value << 1) ^ (0b100101 if value & 0b10000 else 0)
