@@ -1,0 +1,222 @@
+"""The whole mesh on one machine: broker, SMS and mail centres, the four services, each in a process of its own."""
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+from deploy.local.kafka import KafkaCluster
+from deploy.local.mongo import MongoServer
+from deploy.local.ports import LOOPBACK, free_port
+from deploy.local.process import PartFailed, Process, module_argv, project_env, together
+from deploy.local.smsc import RecordingSmsc
+from deploy.local.smtp import RecordingSmtp
+from deploy.local.state import STATE_FILE, running
+
+SERVICES = ("intake", "routing", "notify", "metrics")
+_READY_SECONDS = 60.0
+_DRAIN_SECONDS = 15.0
+
+ApplyTopics = Callable[[str, int], Awaitable[object]]
+"""Create the mesh's topics: given the bootstrap addresses and the replication factor."""
+
+
+def service_argv(name: str) -> list[str]:
+    """The command that runs a service."""
+    return module_argv(f"services.{name}")
+
+
+class LocalMesh:
+    """`async with LocalMesh(...) as mesh:` everything runs and every service is ready; after it, nothing is left.
+
+    What the environment points to is used instead of a part of ours: KAFKA_BOOTSTRAP_SERVERS, SMPP_HOST (with
+    SMPP_PORT, SMPP_SYSTEM_ID, SMPP_PASSWORD), SMTP_HOST (with SMTP_PORT), MONGODB_URL. `mongodb` True starts the
+    MongoDB stand-in, False keeps the services on SQLite, None leaves it to the environment.
+
+    Everything is kept under `directory`, and a mesh started there again goes on with it. `mesh.json` there says
+    what runs where, for other commands, for as long as it runs.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        jurisdiction_dir: Path,
+        *,
+        apply_topics: ApplyTopics,
+        brokers: int = 1,
+        services: Sequence[str] = SERVICES,
+        mongodb: bool | None = None,
+        argv: Callable[[str], Sequence[str]] = service_argv,
+    ) -> None:
+        self.directory = directory = directory.resolve()
+        self._jurisdiction_dir = jurisdiction_dir.resolve()
+        self._apply_topics = apply_topics
+        self._argv = argv
+        self._replication = min(brokers, 3)
+        self._ports = {name: free_port() for name in services}
+        self._services: dict[str, Process] = {}
+        given = os.environ.keys()
+        self.kafka = KafkaCluster(directory / "kafka", brokers) if "KAFKA_BOOTSTRAP_SERVERS" not in given else None
+        self.smsc = RecordingSmsc(directory) if "SMPP_HOST" not in given else None
+        self.smtp = RecordingSmtp(directory) if "SMTP_HOST" not in given else None
+        self.mongo = MongoServer(directory / "mongo") if mongodb else None
+        self._mongodb_url = None if mongodb is False else os.environ.get("MONGODB_URL")
+
+    @property
+    def bootstrap(self) -> str:
+        """`host:port` of every broker, separated by commas."""
+        return self.kafka.bootstrap if self.kafka else os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+
+    @property
+    def smsc_log(self) -> Path | None:
+        """What our SMSC accepted, as JSON lines; None if the environment names another."""
+        return self.smsc.log if self.smsc else None
+
+    @property
+    def smtp_log(self) -> Path | None:
+        """What our SMTP sink accepted, as JSON lines; None if the environment names another."""
+        return self.smtp.log if self.smtp else None
+
+    @property
+    def processes(self) -> dict[str, Process]:
+        """Every process started so far, by name; the services under their own names."""
+        kafka = self.kafka.processes if self.kafka else []
+        parts = [part.process for part in self._parts]
+        return {process.name: process for process in (*kafka, *parts, *self._services.values())}
+
+    @property
+    def logs(self) -> dict[str, Path]:
+        """Where each process's output goes."""
+        return {name: process.log_path for name, process in self.processes.items()}
+
+    def service_url(self, name: str) -> str:
+        """`http://host:port` of a service, without a slash at the end."""
+        return f"http://{LOOPBACK}:{self._ports[name]}"
+
+    async def start(self) -> None:
+        """Return when every service is ready. Raises PartFailed (or what `apply_topics` raises), with all stopped."""
+        if other := running(self.directory):
+            raise PartFailed(
+                f"A mesh already runs in {self.directory}, started by process {other['pid']}. If that process is "
+                f"something else, the mesh crashed: remove {STATE_FILE} there."
+            )
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            await together(self._start_kafka(), *(part.start() for part in self._parts))
+            self._services = {name: self._service(name) for name in self._ports}
+            await together(*map(self._start_service, self._services))
+            self._write_state()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop the services first, so that what they hold is sent and committed, then what they speak to."""
+        (self.directory / STATE_FILE).unlink(missing_ok=True)
+        await asyncio.gather(*(service.stop(_DRAIN_SECONDS) for service in self._services.values()))
+        await asyncio.gather(*(part.stop() for part in self._parts))
+        if self.kafka:
+            await self.kafka.stop()
+
+    async def kill(self, service: str) -> None:
+        """End a service with SIGKILL, as a crash would."""
+        await self._services[service].kill()
+
+    async def restart(self, service: str) -> None:
+        """Stop a service if it runs, start it again on its old port with its old data, and wait until it is ready."""
+        await self._services[service].stop(_DRAIN_SECONDS)
+        await self._start_service(service)
+        self._write_state()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def _parts(self) -> "list[RecordingSmsc | RecordingSmtp | MongoServer]":
+        """Those of ours that the services speak to, apart from Kafka."""
+        return [part for part in (self.smsc, self.smtp, self.mongo) if part]
+
+    async def _start_kafka(self) -> None:
+        if self.kafka:
+            await self.kafka.start()
+        await self._apply_topics(self.bootstrap, self._replication)
+
+    async def _start_service(self, name: str) -> None:
+        service = self._services[name]
+        service.start()
+        await service.answers(partial(_is_ready, self.service_url(name)), within_seconds=_READY_SECONDS)
+
+    def _service(self, name: str) -> Process:
+        data = self.directory / "data" / name
+        data.mkdir(parents=True, exist_ok=True)
+        env = self._common_env() | {"DATA_DIR": str(data), "HTTP_PORT": str(self._ports[name])}
+        if name == "intake":  # nobody else makes or checks references
+            env["REFERENCE_SECRET"] = _kept_secret(self.directory / "reference-secret")
+        return Process(name, self._argv(name), env=env, log_path=self.directory / f"{name}.log")
+
+    def _common_env(self) -> dict[str, str]:
+        """What every service is told. What the environment says of a part that is not ours is passed on as it is."""
+        env = project_env(
+            KAFKA_BOOTSTRAP_SERVERS=self.bootstrap,
+            HTTP_HOST=LOOPBACK,
+            JURISDICTION_DIR=str(self._jurisdiction_dir),
+        )
+        env.pop("MONGODB_URL", None)
+        if mongodb_url := self.mongo.url if self.mongo else self._mongodb_url:
+            env["MONGODB_URL"] = mongodb_url
+        if self.smsc:
+            env |= {"SMPP_HOST": self.smsc.host, "SMPP_PORT": str(self.smsc.port)}
+            env |= {"SMPP_SYSTEM_ID": self.smsc.system_id, "SMPP_PASSWORD": self.smsc.password}
+            # The defaults are what an operator's SMSC allows; ours takes what comes.
+            env.setdefault("SMS_PER_SECOND", "1000")
+        if self.smtp:
+            env |= {"SMTP_HOST": self.smtp.host, "SMTP_PORT": str(self.smtp.port)}
+            env.setdefault("MAILS_PER_SECOND", "1000")
+        return env
+
+    def _write_state(self) -> None:
+        file = self.directory / STATE_FILE
+        draft = file.with_suffix(".draft")
+        draft.write_text(json.dumps(self._state(), indent=2) + "\n")
+        draft.replace(file)  # whoever reads it meanwhile sees the old state or the new one, whole
+
+    def _state(self) -> Mapping[str, object]:
+        return {
+            "pid": os.getpid(),
+            "bootstrap": self.bootstrap,
+            "services": {name: self.service_url(name) for name in self._services},
+            "pids": {name: process.pid for name, process in self.processes.items()},
+            "logs": {name: str(path) for name, path in self.logs.items()},
+            "smsc_log": str(self.smsc_log) if self.smsc_log else None,
+            "smtp_log": str(self.smtp_log) if self.smtp_log else None,
+            "mongodb_url": self.mongo.url if self.mongo else self._mongodb_url,
+        }
+
+
+async def _is_ready(url: str) -> bool:
+    try:
+        async with aiohttp.request("GET", f"{url}/ready", timeout=aiohttp.ClientTimeout(total=2.0)) as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+def _kept_secret(file: Path) -> str:
+    """The secret in the file, made on first use. Only its owner may read it, from the start."""
+    if not file.exists():
+        file.touch(mode=0o600, exist_ok=False)
+        file.write_text(secrets.token_hex(32))
+    return file.read_text()

@@ -1,0 +1,162 @@
+"""The mesh as a whole, with stand-ins where the four services go."""
+
+import asyncio
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from deploy.local.mesh import LocalMesh
+from deploy.local.ports import listens
+from deploy.local.process import PartFailed
+from deploy.local.state import running
+
+# Ready at once, tells what it was told, and drains when asked to stop.
+STAND_IN = """
+import json, os, signal, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self):
+        assert os.path.isdir(os.environ["DATA_DIR"])
+        self.send_response(200 if self.path in ("/ready", "/env") else 404)
+        self.end_headers()
+        self.wfile.write(json.dumps({**os.environ, "PID": os.getpid()}).encode())
+
+def drain(*_):
+    print("drained", flush=True)
+    sys.exit(0)
+
+signal.signal(signal.SIGTERM, drain)
+HTTPServer((os.environ["HTTP_HOST"], int(os.environ["HTTP_PORT"])), Answer).serve_forever()
+"""
+
+
+def stand_in(_service: str) -> list[str]:
+    return [sys.executable, "-c", STAND_IN]
+
+
+async def apply_topics(bootstrap: str, replication: int) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic("requests.accepted", 4, replication)])
+    finally:
+        await admin.close()
+
+
+async def nothing(_bootstrap: str, _replication: int) -> None: ...
+
+
+async def told(mesh: LocalMesh, service: str) -> dict[str, Any]:
+    async with aiohttp.request("GET", f"{mesh.service_url(service)}/env") as answer:
+        return dict(json.loads(await answer.text()))
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that names every part, so that only services are started."""
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "SMPP_HOST", "SMTP_HOST"):
+        monkeypatch.setenv(name, "elsewhere.example")
+
+
+async def test_every_part_runs_every_service_is_told_where_and_afterwards_nothing_is_left(tmp_path: Path) -> None:
+    mesh = LocalMesh(tmp_path, tmp_path / "dj", apply_topics=apply_topics, argv=stand_in, mongodb=True)
+    async with mesh:
+        intake, notify = await told(mesh, "intake"), await told(mesh, "notify")
+        assert intake["KAFKA_BOOTSTRAP_SERVERS"] == mesh.bootstrap
+        assert intake["JURISDICTION_DIR"] == str(tmp_path / "dj")
+        assert intake["HTTP_HOST"] == "127.0.0.1"
+        assert intake["DATA_DIR"] != notify["DATA_DIR"]
+        assert intake["MONGODB_URL"].startswith("mongodb://127.0.0.1:")
+        assert await listens(int(notify["SMPP_PORT"]))
+        assert await listens(int(notify["SMTP_PORT"]))
+
+        secret = tmp_path / "reference-secret"
+        assert intake["REFERENCE_SECRET"] == secret.read_text()
+        assert len(secret.read_text()) == 64
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+        assert "REFERENCE_SECRET" not in notify
+
+        state = running(tmp_path)
+        assert state
+        assert state["pid"] == os.getpid()
+        assert state["bootstrap"] == mesh.bootstrap
+        assert state["services"]["intake"] == mesh.service_url("intake")
+        assert state["pids"]["intake"] == intake["PID"]
+        assert set(state["pids"]) == {
+            *("kafka-0", "smsc", "smtp", "mongo"),
+            *("intake", "routing", "notify", "metrics"),
+        }
+        with pytest.raises(PartFailed, match="already runs"):
+            await LocalMesh(tmp_path, tmp_path / "dj", apply_topics=nothing, argv=stand_in).start()
+        assert running(tmp_path)
+
+    assert not any(process.alive for process in mesh.processes.values())
+    assert mesh.logs["intake"].read_text().endswith("drained\n")
+    assert running(tmp_path) is None
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_parts_named_by_the_environment_are_used_and_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MONGODB_URL", "mongodb://elsewhere.example")
+    seen: list[tuple[str, int]] = []
+
+    async def topics(bootstrap: str, replication: int) -> None:
+        seen.append((bootstrap, replication))
+
+    async with LocalMesh(tmp_path, tmp_path, apply_topics=topics, argv=stand_in, brokers=3) as mesh:
+        assert set(mesh.processes) == {"intake", "routing", "notify", "metrics"}
+        intake = await told(mesh, "intake")
+        assert intake["SMPP_HOST"] == intake["SMTP_HOST"] == "elsewhere.example"
+        assert intake["MONGODB_URL"] == "mongodb://elsewhere.example"
+    assert seen == [("elsewhere.example", 3)]
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_a_service_comes_back_where_it_was_after_a_kill(tmp_path: Path) -> None:
+    async with LocalMesh(tmp_path, tmp_path, apply_topics=nothing, argv=stand_in, services=("intake",)) as mesh:
+        before = await told(mesh, "intake")
+        await mesh.kill("intake")
+        assert not mesh.processes["intake"].alive
+        await mesh.restart("intake")
+        after = await told(mesh, "intake")
+        same = ("HTTP_PORT", "DATA_DIR", "REFERENCE_SECRET")
+        assert [after[name] for name in same] == [before[name] for name in same]
+        assert after["PID"] != before["PID"]
+        state = running(tmp_path)
+        assert state
+        assert state["pids"]["intake"] == after["PID"]
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_one_service_that_fails_to_start_is_named_and_stops_all(tmp_path: Path) -> None:
+    def argv(service: str) -> list[str]:
+        return stand_in(service) if service != "notify" else [sys.executable, "-c", "raise SystemExit('no templates')"]
+
+    mesh = LocalMesh(tmp_path, tmp_path, apply_topics=nothing, argv=argv)
+    with pytest.raises(PartFailed, match=r"(?s)^notify ended.*no templates"):
+        await mesh.start()
+    assert not any(process.alive for process in mesh.processes.values())
+    assert running(tmp_path) is None
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_a_start_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
+    def never_ready(_service: str) -> list[str]:
+        return [sys.executable, "-c", "import time; time.sleep(60)"]
+
+    mesh = LocalMesh(tmp_path, tmp_path, apply_topics=nothing, argv=never_ready)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await mesh.start()
+    assert len(mesh.processes) == 4
+    assert not any(process.alive for process in mesh.processes.values())
