@@ -1,0 +1,48 @@
+"""Events of requests in, rows of the ledger out. Nothing here waits for a provider."""
+
+from collections.abc import Mapping, Sequence
+
+from services.notify import domain
+from services.notify.domain import Notification, Step
+from services.notify.ledger import Ledger
+from services.notify.outcomes import announcements
+from shared.bus.port import Incoming, Publication
+from shared.clock import Clock
+from shared.contract.events import Channel, Event, Language
+from shared.jurisdiction import Jurisdiction
+from shared.metrics import NotifyMetrics
+
+Ledgers = Mapping[Channel | None, Ledger]
+"""A ledger for each channel, so that none waits behind another's backlog; under None, for those nobody can reach."""
+
+
+async def plan(
+    batch: Sequence[Incoming[Event]],
+    *,
+    jurisdiction: Jurisdiction,
+    versions: Mapping[tuple[Language, Step], str],
+    ledgers: Ledgers,
+    clock: Clock,
+    metrics: NotifyMetrics,
+) -> list[Publication]:
+    """Write down whom to tell what; publish only that somebody can't be told.
+
+    A redelivered event plans nothing twice, and what was published of it is published again, to the byte.
+    """
+    now = clock.now()
+    planned: dict[Channel | None, dict[str, Notification]] = {channel: {} for channel in ledgers}
+    for incoming in batch:
+        notification = domain.plan(incoming.event, jurisdiction=jurisdiction, versions=versions, now=now)
+        if notification is not None:
+            planned[notification.channel].setdefault(notification.id, notification)
+    publications: list[Publication] = []
+    for channel, notifications in planned.items():
+        if not notifications:
+            continue
+        standing = await ledgers[channel].add(list(notifications.values()))
+        for key, notification in notifications.items():
+            if key not in standing:
+                metrics.notifications.labels(channel or "none", notification.status).inc()
+            if channel is None:
+                publications += announcements(standing.get(key, notification))
+    return publications

@@ -1,0 +1,1 @@
+"""The ways to send: SMPP 3.4 and SMTP."""

@@ -1,0 +1,425 @@
+"""SMS by SMPP 3.4: one bound connection as transceiver, which comes back by itself.
+
+PDUs are built by aiosmpplib. The session around them is ours: its ESME walks through all it ever sent at each answer,
+ends the connection at statuses, receipts and vendor fields it does not know, and loses what was queued when the
+connection drops. Here every submission has exactly one answer: accepted, refused, later, or nobody knows.
+"""
+
+import asyncio
+import contextlib
+import re
+import struct
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Final
+
+from aiosmpplib.protocol import (
+    BindTransceiver,
+    DeliverSmResp,
+    EnquireLink,
+    EnquireLinkResp,
+    GenericNack,
+    SmppMessage,
+    SubmitSm,
+    Unbind,
+    UnbindResp,
+)
+from aiosmpplib.state import NPI, TON, USER_MESSAGE_REFERENCE, OptionalParam, PhoneNumber, SmppCommand
+from aiosmpplib.state import SmppCommandStatus as Status
+
+from services.notify.domain import user_message_reference
+from services.notify.ports import Answer, Later, Refused, Sent, ShortMessage, Unknown
+from services.notify.receipts import Receipt
+from services.notify.sms import Encoding
+from shared.clock import Clock
+from shared.contract.events import Channel
+from shared.log import get_logger
+from shared.store.port import StoreUnavailable
+
+ANSWER_SECONDS: Final = 10.0
+ENQUIRE_SECONDS: Final = 20.0
+RECONNECT_SECONDS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
+THROTTLE_PAUSE: Final = timedelta(seconds=1)
+RECEIPTS_WAITING_MAX: Final = 1000
+RECEIPTS_AT_ONCE_MAX: Final = 200
+
+REFUSALS: Final = {
+    Status.ESME_RINVMSGLEN: "invalid_length",
+    Status.ESME_RINVSRCADR: "invalid_source",
+    Status.ESME_RINVDSTADR: "invalid_destination",
+    Status.ESME_RINVPRTFLG: "invalid_parameter",
+    Status.ESME_RINVREGDLVFLG: "invalid_parameter",
+    Status.ESME_RINVSERTYP: "invalid_parameter",
+    Status.ESME_RINVNUMDESTS: "invalid_destination",
+    Status.ESME_RINVESMCLASS: "invalid_parameter",
+    Status.ESME_RINVSRCTON: "invalid_source",
+    Status.ESME_RINVSRCNPI: "invalid_source",
+    Status.ESME_RINVDSTTON: "invalid_destination",
+    Status.ESME_RINVDSTNPI: "invalid_destination",
+    Status.ESME_RINVREPFLAG: "invalid_parameter",
+    Status.ESME_RINVEXPIRY: "invalid_parameter",
+    Status.ESME_RX_P_APPN: "rejected",
+    Status.ESME_RX_R_APPN: "rejected",
+    Status.ESME_RINVOPTPARSTREAM: "invalid_parameter",
+    Status.ESME_ROPTPARNOTALLWD: "invalid_parameter",
+    Status.ESME_RINVPARLEN: "invalid_parameter",
+    Status.ESME_RMISSINGOPTPARAM: "invalid_parameter",
+    Status.ESME_RINVOPTPARAMVAL: "invalid_parameter",
+}
+"""Statuses (SMPP 3.4, 5.1.3) that will be the same at every attempt. All others may pass."""
+
+THROTTLED: Final = (Status.ESME_RTHROTTLED, Status.ESME_RMSGQFUL)
+
+FAILURES: Final = {"UNDELIV": "undeliverable", "EXPIRED": "expired", "REJECTD": "rejected", "DELETED": "deleted"}
+"""Final states of a receipt (SMPP 3.4, appendix B) that are no delivery."""
+
+_STATES: Final = {2: "DELIVRD", 3: "EXPIRED", 4: "DELETED", 5: "UNDELIV", 8: "REJECTD"}
+_HEADER: Final = struct.Struct(">IIII")
+_LENGTH_MAX: Final = 65_536 + 1_024
+_RECEIPTED_MESSAGE_ID: Final = 0x001E
+_MESSAGE_PAYLOAD: Final = 0x0424
+_MESSAGE_STATE: Final = 0x0427
+_MESSAGE_ID_LENGTH_MAX: Final = 64
+_RESPONSE: Final = 0x8000_0000
+_HAS_HEADER: Final = 0x40
+_FIELD: Final = re.compile(r"\b(id|stat):\s*(\S+)", re.IGNORECASE)
+
+Accept = Callable[[Sequence[Receipt]], Awaitable[None]]
+"""Keeps receipts durably; StoreUnavailable if it can't."""
+
+log = get_logger(__name__)
+
+
+class NotBound(Exception):
+    """The SMSC did not take the bind."""
+
+
+class Lost(Exception):
+    """The connection ended before the answer came."""
+
+
+class SmppProvider:
+    """The SMSC, as a Provider. `window` is the most messages that wait for their answer at the same time."""
+
+    name = "smpp"
+    channel = Channel.SMS
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        system_id: str,
+        password: str,
+        sender: str,
+        window: int,
+        accept: Accept,
+        clock: Clock,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._bind = BindTransceiver(system_id=system_id, password=password)
+        self._source = PhoneNumber(sender, *_kind_of_sender(sender))
+        self.window = window
+        self._accept = accept
+        self._clock = clock
+        self._answer_seconds = answer_seconds
+        self._session: Session | None = None
+        self._bound = asyncio.Event()
+        self._why_not_bound = "not connected yet"
+        self._paused_until = 0.0
+        self._connecting: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._connecting = asyncio.create_task(self._stay_connected(), name="smpp")
+
+    async def stop(self) -> None:
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+
+    async def available(self) -> None:
+        while True:
+            await self._bound.wait()
+            pause_seconds = self._paused_until - self._clock.monotonic()
+            if pause_seconds <= 0:
+                return
+            await asyncio.sleep(pause_seconds)
+
+    async def check(self) -> None:
+        if not self._bound.is_set():
+            raise NotBound(self._why_not_bound)
+
+    async def send(self, message: ShortMessage) -> Answer:
+        references = message.accepted
+        # One part after the other: so what was accepted is always a beginning, and only the rest is sent again.
+        for part in self._submissions(message)[len(references) :]:
+            session = self._session
+            if session is None or not session.is_open:
+                return Later("not_connected", references=references)
+            try:
+                status, message_id = await session.submit(part)
+            except TimeoutError:
+                return Unknown("no_answer", references)
+            except Lost:
+                return Unknown("connection_lost", references)
+            if status != Status.ESME_ROK:
+                return self._not_accepted(status, references)
+            references = (*references, message_id)
+        return Sent(references)
+
+    def _not_accepted(self, status: int, references: tuple[str, ...]) -> Answer:
+        if status in THROTTLED:
+            self._paused_until = self._clock.monotonic() + THROTTLE_PAUSE.total_seconds()
+            return Later("throttled", THROTTLE_PAUSE, references)
+        if (reason := REFUSALS.get(status)) is not None:
+            return Refused(reason, references)
+        return Later(f"smpp_0x{status:02x}", references=references)
+
+    def _submissions(self, message: ShortMessage) -> list[SubmitSm]:
+        reference = user_message_reference(message.id)
+        octets = message.text.octets(reference & 0xFF)
+        destination = PhoneNumber(message.recipient.removeprefix("+"), TON.INTERNATIONAL, NPI.ISDN)
+        submissions = []
+        for text, octets_of_part in zip(message.text.parts, octets, strict=True):
+            submission = SubmitSm(
+                short_message=text,
+                source=self._source,
+                destination=destination,
+                esm_class=_HAS_HEADER if len(octets) > 1 else 0,
+                registered_delivery=1,
+                encoding="ucs2" if message.text.encoding is Encoding.UCS2 else None,
+                optional_params=[OptionalParam(USER_MESSAGE_REFERENCE, reference)],
+            )
+            submission.set_encoded_message(octets_of_part)
+            submissions.append(submission)
+        return submissions
+
+    async def _stay_connected(self) -> None:
+        failures = 0
+        while True:
+            try:
+                session = await Session.open(
+                    self._host, self._port, self._bind, self._answer_seconds, self._accept, self._clock
+                )
+            except (OSError, TimeoutError, NotBound, Lost, asyncio.IncompleteReadError) as error:
+                self._why_not_bound = str(error) or repr(error)
+                log.warning("the SMSC can't be bound to", detail=self._why_not_bound)
+                await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
+                failures += 1
+                continue
+            failures = 0
+            self._session = session
+            self._bound.set()
+            log.info("bound to the SMSC")
+            try:
+                self._why_not_bound = await session.run()
+            finally:
+                self._bound.clear()
+                self._session = None
+            log.warning("the connection to the SMSC ended", detail=self._why_not_bound)
+            await asyncio.sleep(RECONNECT_SECONDS[0])
+
+
+class Session:
+    """One bound connection."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        answer_seconds: float,
+        accept: Accept,
+        clock: Clock,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._answer_seconds = answer_seconds
+        self._accept = accept
+        self._clock = clock
+        self.is_open = True
+        self._sequence = 0
+        self._awaited: dict[int, asyncio.Future[tuple[int, bytes]]] = {}
+        self._receipts: asyncio.Queue[tuple[int, Receipt]] = asyncio.Queue(RECEIPTS_WAITING_MAX)
+
+    @classmethod
+    async def open(
+        cls, host: str, port: int, bind: BindTransceiver, answer_seconds: float, accept: Accept, clock: Clock
+    ) -> "Session":
+        """Connect and bind. OSError, TimeoutError, IncompleteReadError or NotBound if that fails."""
+        async with asyncio.timeout(answer_seconds):
+            reader, writer = await asyncio.open_connection(host, port)
+            session = cls(reader, writer, answer_seconds, accept, clock)
+            try:
+                await session._take_bind(bind)
+            except BaseException:
+                writer.close()
+                raise
+        return session
+
+    async def submit(self, submission: SubmitSm) -> tuple[int, str]:
+        """Status and message id of the answer. TimeoutError or Lost if none is read: it may have been accepted."""
+        status, body = await self._ask(submission)
+        return status, _text(body[: body.find(b"\0")] if b"\0" in body else body)
+
+    async def run(self) -> str:
+        """Serve the connection until it ends; why it did. Whoever still waits for an answer gets Lost."""
+        work = [asyncio.create_task(each) for each in (self._read(), self._enquire(), self._keep_receipts())]
+        try:
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            ended = next(iter(done)).exception()
+            return str(ended) or repr(ended)
+        finally:
+            self.is_open = False
+            self._write(Unbind(), self._next_sequence())
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+            self._writer.close()
+            for answer in self._awaited.values():
+                if not answer.done():
+                    answer.set_exception(Lost())
+
+    async def _take_bind(self, bind: BindTransceiver) -> None:
+        self._write(bind, self._next_sequence())
+        _, status, _, _ = await self._read_pdu()
+        if status != Status.ESME_ROK:
+            raise NotBound(f"the SMSC refused the bind with status 0x{status:02x}")
+
+    async def _read(self) -> None:
+        while True:
+            command, status, sequence, body = await self._read_pdu()
+            if command & _RESPONSE:
+                answer = self._awaited.get(sequence)
+                if answer is not None and not answer.done():
+                    refused_whole = command == SmppCommand.GENERIC_NACK and status == Status.ESME_ROK
+                    answer.set_result((Status.ESME_RUNKNOWNERR if refused_whole else status, body))
+            elif command == SmppCommand.DELIVER_SM:
+                self._take_delivery(sequence, body)
+            elif command == SmppCommand.ENQUIRE_LINK:
+                self._write(EnquireLinkResp(), sequence)
+            elif command == SmppCommand.UNBIND:
+                self._write(UnbindResp(), sequence)
+                raise Lost("the SMSC unbound")
+            else:
+                self._write(GenericNack(command_status=Status.ESME_RINVCMDID), sequence)
+
+    async def _read_pdu(self) -> tuple[int, int, int, bytes]:
+        length, command, status, sequence = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
+        if not _HEADER.size <= length <= _LENGTH_MAX:
+            raise Lost(f"the SMSC sent a PDU of {length} octets, after which nothing can be told apart")
+        return command, status, sequence, await self._reader.readexactly(length - _HEADER.size)
+
+    async def _enquire(self) -> None:
+        while True:
+            await asyncio.sleep(ENQUIRE_SECONDS)
+            await self._ask(EnquireLink())
+
+    def _take_delivery(self, sequence: int, body: bytes) -> None:
+        receipt = read_receipt(body, SmppProvider.name, self._clock)
+        if receipt is None:
+            # Nothing that we could tell anybody, and it would not become so by being sent again.
+            self._write(DeliverSmResp(), sequence)
+            return
+        try:
+            self._receipts.put_nowait((sequence, receipt))
+        except asyncio.QueueFull:
+            self._write(DeliverSmResp(command_status=Status.ESME_RMSGQFUL), sequence)
+
+    async def _keep_receipts(self) -> None:
+        """Acknowledge receipts once they are kept, many at a time; what can't be kept the SMSC sends again."""
+        while True:
+            taken = [await self._receipts.get()]
+            while not self._receipts.empty() and len(taken) < RECEIPTS_AT_ONCE_MAX:
+                taken.append(self._receipts.get_nowait())
+            status = Status.ESME_ROK
+            try:
+                await self._accept([receipt for _, receipt in taken])
+            except StoreUnavailable as error:
+                log.warning("receipts can't be kept now", detail=str(error))
+                status = Status.ESME_RX_T_APPN
+            for sequence, _ in taken:
+                self._write(DeliverSmResp(command_status=status), sequence)
+
+    async def _ask(self, request: SmppMessage) -> tuple[int, bytes]:
+        sequence = self._next_sequence()
+        answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        self._awaited[sequence] = answer
+        try:
+            self._write(request, sequence)
+            async with asyncio.timeout(self._answer_seconds):
+                return await answer
+        finally:
+            del self._awaited[sequence]
+
+    def _write(self, message: SmppMessage, sequence: int) -> None:
+        message.sequence_num = sequence
+        self._writer.write(message.pdu())
+
+    def _next_sequence(self) -> int:
+        self._sequence = self._sequence % 0x7FFF_FFFF + 1
+        return self._sequence
+
+
+def read_receipt(body: bytes, provider: str, clock: Clock) -> Receipt | None:
+    """The receipt in the body of a deliver_sm; None if it holds none that tells an end, or can't be read."""
+    with contextlib.suppress(ValueError, IndexError, struct.error):
+        return _receipt(body, provider, clock)
+    return None
+
+
+def _receipt(body: bytes, provider: str, clock: Clock) -> Receipt | None:
+    _, rest = _cut(body)  # service_type
+    source, rest = _cut(rest[2:])
+    _, rest = _cut(rest[2:])  # destination
+    esm_class = rest[0]
+    if esm_class & 0x3C != 0x04:
+        return None  # somebody's answer, and nobody reads those
+    _, rest = _cut(rest[3:])  # schedule_delivery_time
+    _, rest = _cut(rest)  # validity_period
+    length, rest = rest[4], rest[5:]
+    fields = _fields_behind(rest[length:])
+    said = _FIELD.findall(_text(rest[:length] or fields.get(_MESSAGE_PAYLOAD, b"")))
+    text = {name.lower(): value for name, value in reversed(said)}
+    named = fields.get(_RECEIPTED_MESSAGE_ID, b"").rstrip(b"\0")
+    message_id = _text(named) or text.get("id", "")
+    state = text.get("stat", "").upper() or _STATES.get(int.from_bytes(fields.get(_MESSAGE_STATE, b"")), "")
+    if not 0 < len(message_id) <= _MESSAGE_ID_LENGTH_MAX or (state != "DELIVRD" and state not in FAILURES):
+        return None
+    ours = fields.get(USER_MESSAGE_REFERENCE)
+    digits = _text(source)
+    return Receipt(
+        provider=provider,
+        message_id=message_id,
+        failure=FAILURES.get(state),
+        received_at=clock.now(),
+        recipient=f"+{digits.removeprefix('+')}" if digits else None,
+        user_message_reference=int.from_bytes(ours) if ours is not None else None,
+    )
+
+
+def _cut(octets: bytes) -> tuple[bytes, bytes]:
+    end = octets.index(b"\0")
+    return octets[:end], octets[end + 1 :]
+
+
+def _fields_behind(octets: bytes) -> dict[int, bytes]:
+    """The optional parameters, as far as they are whole."""
+    fields: dict[int, bytes] = {}
+    while len(octets) >= 4:
+        tag, length = struct.unpack_from(">HH", octets)
+        fields[tag] = octets[4 : 4 + length]
+        octets = octets[4 + length :]
+    return fields
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("ascii", "replace")
+
+
+def _kind_of_sender(sender: str) -> tuple[TON, NPI]:
+    if not sender.isdigit():
+        return TON.ALPHANUMERIC, NPI.UNKNOWN
+    return (TON.NETWORK_SPECIFIC, NPI.UNKNOWN) if len(sender) <= 6 else (TON.INTERNATIONAL, NPI.ISDN)

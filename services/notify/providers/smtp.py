@@ -1,0 +1,200 @@
+"""Mail by SMTP, over a few connections that are kept open."""
+
+import asyncio
+from datetime import datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP as SMTP_POLICY
+from email.policy import SMTPUTF8 as SMTPUTF8_POLICY
+from email.utils import format_datetime
+from typing import Final
+
+import aiosmtplib
+from aiosmtplib import SMTPException, SMTPResponseException
+
+from services.notify.ports import Answer, Later, Mail, Refused, Sent, Unknown
+from shared.clock import Clock
+from shared.contract.events import Channel
+from shared.log import get_logger
+
+ANSWER_SECONDS: Final = 20.0
+RECONNECT_SECONDS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
+IDLE_SECONDS_MAX: Final = 60.0
+"""A connection unused for longer is not trusted: servers close idle ones after some minutes."""
+
+_NOT_TAKEN: Final = Later("connection_lost")
+
+log = get_logger(__name__)
+
+
+class NotConnected(Exception):
+    """The mail server can't be reached."""
+
+
+class SmtpProvider:
+    """The mail server, as a Provider. `window`: how many connections, each of which takes one mail at a time."""
+
+    name = "smtp"
+    channel = Channel.EMAIL
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        mail_from: str,
+        sender_name: str,
+        window: int,
+        clock: Clock,
+        username: str | None = None,
+        password: str | None = None,
+        starttls: bool = False,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._mail_from = mail_from
+        self._from = Address(display_name=sender_name, addr_spec=mail_from)
+        self.window = window
+        self._clock = clock
+        self._username = username
+        self._password = password
+        self._starttls = starttls
+        self._answer_seconds = answer_seconds
+        self._idle: list[tuple[aiosmtplib.SMTP, float]] = []
+        self._why_down: str | None = "not connected yet"
+
+    async def start(self) -> None:
+        """Nothing to do: the first mail, or the first who waits for us, connects."""
+
+    async def stop(self) -> None:
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(_take_leave(connection) for connection, _ in idle))
+
+    async def available(self) -> None:
+        failures = 0
+        while self._why_down is not None:
+            try:
+                self._idle.append((await self._connect(), self._clock.monotonic()))
+            except NotConnected as error:
+                log.warning("the mail server can't be reached", detail=str(error))
+                await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
+                failures += 1
+
+    async def check(self) -> None:
+        if self._why_down is not None:
+            raise NotConnected(self._why_down)
+
+    async def send(self, message: Mail) -> Answer:
+        try:
+            content = as_octets(message, sender=self._from, written_at=self._clock.now())
+        except ValueError:
+            return Refused("unsendable")
+        try:
+            while (connection := self._unused()) is not None:
+                answer = await self._transact(connection, message.recipient, content)
+                if answer != _NOT_TAKEN:  # else the server had closed it while it was idle
+                    return answer
+            return await self._transact(await self._connect(), message.recipient, content)
+        except NotConnected:
+            return Later("not_connected")
+
+    async def _transact(self, connection: aiosmtplib.SMTP, recipient: str, content: bytes) -> Answer:
+        beyond_ascii = not recipient.isascii()
+        if beyond_ascii and not connection.supports_extension("smtputf8"):
+            return Refused("smtputf8_not_supported")
+        handing_over = False
+        try:
+            await connection.mail(
+                self._mail_from,
+                options=["SMTPUTF8"] if beyond_ascii else [],
+                encoding="utf-8" if beyond_ascii else "ascii",
+            )
+            await connection.rcpt(recipient, encoding="utf-8" if beyond_ascii else "ascii")
+            handing_over = True
+            await connection.data(content)
+        except SMTPResponseException as error:
+            await _reset(connection)
+            return _said_no(error.code)
+        except (SMTPException, OSError, TimeoutError):
+            connection.close()
+            # aiosmtplib does not say whether the connection ended before or after the final dot.
+            return Unknown("connection_lost") if handing_over else _NOT_TAKEN
+        except ValueError:
+            await _reset(connection)
+            return Refused("invalid_recipient")
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+        finally:
+            if connection.is_connected:
+                self._idle.append((connection, self._clock.monotonic()))
+        return Sent()
+
+    def _unused(self) -> aiosmtplib.SMTP | None:
+        """An open connection that was in use not long ago."""
+        while self._idle:
+            connection, since = self._idle.pop()
+            if connection.is_connected and self._clock.monotonic() - since < IDLE_SECONDS_MAX:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self) -> aiosmtplib.SMTP:
+        connection = aiosmtplib.SMTP(
+            hostname=self._host,
+            port=self._port,
+            username=self._username,
+            password=self._password,
+            start_tls=self._starttls,
+            local_hostname=self._mail_from.rpartition("@")[2],
+            timeout=self._answer_seconds,
+        )
+        try:
+            await connection.connect()
+            await connection.ehlo()
+        except (SMTPException, OSError, TimeoutError) as error:
+            connection.close()
+            self._why_down = str(error) or repr(error)
+            raise NotConnected(self._why_down) from error
+        self._why_down = None
+        return connection
+
+
+def as_octets(mail: Mail, *, sender: Address, written_at: datetime) -> bytes:
+    """The mail as it goes over the wire: text and HTML, headers that can't be broken out of.
+
+    The Message-ID comes from the notification's id alone, so that a mail sent twice can be told. ValueError for an
+    address or a subject that can't stand in a header.
+    """
+    local, _, domain = mail.recipient.rpartition("@")
+    message = EmailMessage(policy=SMTP_POLICY if mail.recipient.isascii() else SMTPUTF8_POLICY)
+    message["From"] = sender
+    message["To"] = Address(username=local, domain=domain)  # by addr_spec it takes ASCII only
+    message["Subject"] = mail.subject
+    message["Date"] = format_datetime(written_at)
+    message["Message-ID"] = f"<{mail.id}@{sender.domain}>"
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(mail.text)
+    message.add_alternative(mail.html, subtype="html")
+    message["Content-Language"] = mail.language.value  # last: setting the content drops every Content- header
+    return message.as_bytes()
+
+
+def _said_no(code: int) -> Answer:
+    return Refused(f"smtp_{code}") if 500 <= code < 600 else Later(f"smtp_{code}")
+
+
+async def _reset(connection: aiosmtplib.SMTP) -> None:
+    """Make the connection fit for the next mail, or close it."""
+    try:
+        await connection.rset()
+    except (SMTPException, OSError, TimeoutError):
+        connection.close()
+
+
+async def _take_leave(connection: aiosmtplib.SMTP) -> None:
+    try:
+        await connection.quit(timeout=1.0)
+    except (SMTPException, OSError, TimeoutError):
+        connection.close()

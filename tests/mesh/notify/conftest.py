@@ -1,0 +1,200 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from deploy.local.jsmpp import JsmppSimulator
+from deploy.local.smsc import RecordingSmsc
+from deploy.local.smtp import RecordingSmtp
+from services.notify import handlers
+from services.notify.ledger import Ledger
+from services.notify.providers.smpp import SmppProvider
+from services.notify.providers.smtp import SmtpProvider
+from services.notify.rate import TokenBucket
+from services.notify.receipts import Receipts, References
+from services.notify.rendering import load_templates
+from services.notify.sender import Sender
+from shared.bus.port import Incoming, Publication, Record
+from shared.clock import SystemClock
+from shared.contract.events import (
+    Applicant,
+    Card,
+    Channel,
+    Language,
+    NotificationOutcome,
+    RequestAccepted,
+    RequestAcceptedData,
+    Timeline,
+)
+from shared.jurisdiction import load_jurisdiction
+from shared.metrics import NotifyMetrics
+from shared.store.sqlite import SqliteStore
+
+JURISDICTION = Path(__file__).parents[3] / "deploy" / "jurisdictions" / "djibouti"
+CLOCK = SystemClock()
+
+
+class Publisher:
+    """Remembers what was told; `until` waits for so many outcomes of a status."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[NotificationOutcome] = []
+        self._told = asyncio.Event()
+
+    async def publish(self, publications: Sequence[Publication]) -> None:
+        self.outcomes += [NotificationOutcome.model_validate_json(each.value) for each in publications]
+        self._told.set()
+
+    def ids(self, status: str) -> list[str]:
+        return [each.data.notification_id for each in self.outcomes if each.data.status.value == status]
+
+    async def until(self, status: str, count: int, *, within_seconds: float = 20.0) -> None:
+        async with asyncio.timeout(within_seconds):
+            while len(set(self.ids(status))) < count:
+                self._told.clear()
+                await self._told.wait()
+
+
+class Counter:
+    """Notify without Kafka: a real store, real providers, its tasks running."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.jurisdiction = load_jurisdiction(JURISDICTION)
+        self.templates = load_templates()
+        self.metrics = NotifyMetrics(CollectorRegistry())
+        self.publisher = Publisher()
+        self.sms = Ledger(store.collection("notifications_sms"))
+        self.mail = Ledger(store.collection("notifications_email"))
+        self.unreachable = Ledger(store.collection("notifications_unreachable"))
+        self.references = References(store.collection("provider_references"))
+        self.receipts = Receipts(
+            collection=store.collection("receipts"),
+            references=self.references,
+            ledger=self.sms,
+            publisher=self.publisher,
+            clock=CLOCK,
+            metrics=self.metrics,
+        )
+        self._running: list[asyncio.Task[None]] = []
+
+    def smpp(self, port: int, system_id: str, password: str, **options: float) -> SmppProvider:
+        return SmppProvider(
+            host="127.0.0.1",
+            port=port,
+            system_id=system_id,
+            password=password,
+            sender=self.jurisdiction.sms_sender,
+            window=int(options.pop("window", 50)),
+            accept=self.receipts.accept,
+            clock=CLOCK,
+            **options,
+        )
+
+    def smtp(self, port: int, *, window: int = 3) -> SmtpProvider:
+        return SmtpProvider(
+            host="127.0.0.1",
+            port=port,
+            mail_from=self.jurisdiction.mail_from,
+            sender_name=self.jurisdiction.name,
+            window=window,
+            clock=CLOCK,
+        )
+
+    def run_sms(self, provider: SmppProvider, per_second: float = 5000.0) -> None:
+        sender = Sender(
+            ledger=self.sms,
+            provider=provider,
+            compose=self.templates.short_message,
+            references=self.references,
+            rate=TokenBucket(per_second, CLOCK),
+            publisher=self.publisher,
+            clock=CLOCK,
+            metrics=self.metrics,
+        )
+        self._running += [asyncio.create_task(sender.run()), asyncio.create_task(self.receipts.run())]
+
+    def run_mail(self, provider: SmtpProvider) -> None:
+        sender = Sender(
+            ledger=self.mail,
+            provider=provider,
+            compose=self.templates.mail,
+            references=self.references,
+            rate=TokenBucket(5000.0, CLOCK),
+            publisher=self.publisher,
+            clock=CLOCK,
+            metrics=self.metrics,
+        )
+        self._running.append(asyncio.create_task(sender.run()))
+
+    async def plan(self, *events: RequestAccepted) -> None:
+        record = Record("requests.accepted", 0, 0, 0, None, None, None)
+        await handlers.plan(
+            [Incoming(event, record) for event in events],
+            jurisdiction=self.jurisdiction,
+            versions=self.templates.versions,
+            ledgers={Channel.SMS: self.sms, Channel.EMAIL: self.mail, None: self.unreachable},
+            clock=CLOCK,
+            metrics=self.metrics,
+        )
+
+    async def stop(self) -> None:
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+
+MakeAccepted = Callable[..., RequestAccepted]
+
+
+@pytest.fixture
+def accepted() -> MakeAccepted:
+    def make(number: int = 1, *, language: Language = Language.FRENCH, **applicant: str) -> RequestAccepted:
+        request = Card(
+            request_id=f"request-{number}",
+            reference=f"7K3M-9XQ2-{number:04d}",
+            agency="port",
+            agency_reference=str(number),
+            service_code="birth-certificate",
+            submitted_at=CLOCK.now(),
+            applicant=Applicant(language=language, **({"phone": f"+25377{number:06d}"} | applicant)),
+        )
+        data = RequestAcceptedData(request=request, timeline=Timeline())
+        return RequestAccepted(id=f"accepted-{number}", source="/test", data=data)
+
+    return make
+
+
+@pytest.fixture
+async def counter(tmp_path: Path) -> AsyncIterator[Counter]:
+    store = SqliteStore(tmp_path / "notify.sqlite")
+    await store.open()
+    counter = Counter(store)
+    yield counter
+    await counter.stop()
+    await store.close()
+
+
+@pytest.fixture
+async def smsc(tmp_path: Path) -> AsyncIterator[RecordingSmsc]:
+    smsc = RecordingSmsc(tmp_path)
+    await smsc.start()
+    yield smsc
+    await smsc.stop()
+
+
+@pytest.fixture(scope="module")
+async def jsmpp(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[JsmppSimulator]:
+    simulator = JsmppSimulator(tmp_path_factory.mktemp("jsmpp"))
+    await simulator.start()
+    yield simulator
+    await simulator.stop()
+
+
+@pytest.fixture
+async def smtp(tmp_path: Path) -> AsyncIterator[RecordingSmtp]:
+    sink = RecordingSmtp(tmp_path)
+    await sink.start()
+    yield sink
+    await sink.stop()
