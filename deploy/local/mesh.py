@@ -182,6 +182,7 @@ class LocalMesh:
             env |= {"SMPP_SYSTEM_ID": self.smsc.system_id, "SMPP_PASSWORD": self.smsc.password}
             # The defaults are what an operator's SMSC allows; ours takes what comes.
             env.setdefault("SMS_PER_SECOND", "1000")
+            env.setdefault("SMPP_WINDOW", "200")
         if self.smtp:
             env |= {"SMTP_HOST": self.smtp.host, "SMTP_PORT": str(self.smtp.port)}
             env.setdefault("MAILS_PER_SECOND", "1000")

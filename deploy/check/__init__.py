@@ -1,0 +1,1 @@
+"""Reads what a mesh left behind, and holds it against what was promised."""
