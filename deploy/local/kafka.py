@@ -96,7 +96,9 @@ class KafkaCluster:
         file = self.directory / "cluster-id"
         if not file.exists():
             self.directory.mkdir(parents=True, exist_ok=True)
-            file.write_text(base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode())
+            # The storage tool takes a leading hyphen for another option: Kafka's own ids never begin with one.
+            identity = next(one for one in iter(_random_id, "") if not one.startswith("-"))
+            file.write_text(identity)
         return file.read_text()
 
     def _process(self, index: int, classes: str) -> Process:
@@ -176,6 +178,10 @@ class KafkaCluster:
             "controller.quorum.fetch.timeout.ms": 1000,
             "controller.quorum.request.timeout.ms": 1000,
         }
+
+
+def _random_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
 
 
 def _properties(settings: Mapping[str, object]) -> str:

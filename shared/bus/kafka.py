@@ -77,7 +77,9 @@ class KafkaPublisher:
         """Why the producer can't be used any more. Only a new process mends that."""
 
     async def start(self) -> None:
-        """Connect; Unavailable if no broker answers."""
+        """Connect; Unavailable if no broker answers. Once connected, a further call changes nothing."""
+        if self._producer is not None:
+            return
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap_servers, client_id=self._client_id, **PRODUCER_OPTIONS
         )
@@ -295,7 +297,7 @@ class KafkaBus:
         self._metrics = metrics
         self._subscriptions: list[_Subscription[Any]] = []
         self.broker = KafkaBroker(
-            bootstrap_servers,
+            bootstrap_servers.split(","),
             client_id=f"guichet-{service}",
             consumer_only=True,
             allow_auto_create_topics=False,

@@ -34,7 +34,7 @@ async def test_it_scrapes_a_target_and_answers_queries(tmp_path: Path, target: s
     try:
         await prometheus.start()
         async with asyncio.timeout(20):
-            while not (found := await prometheus.query("sum by (stage) (guichet_requests_total)")):  # noqa: ASYNC110
+            while not (found := await prometheus.query("sum by (stage) (guichet_requests_total)")):
                 await asyncio.sleep(0.1)
         assert found == [Sample({"stage": "intake"}, 3.0)]
         assert await prometheus.query("1 + 1") == [Sample({}, 2.0)]
