@@ -1,6 +1,7 @@
 """Child processes that never outlive us: started, awaited until they answer, stopped; leashed in case we crash."""
 
 import asyncio
+import atexit
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import IO, Any, cast
 from deploy.local import leash
 from deploy.local.places import PROJECT
 
+_JANITOR_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _LOG_LINES_SHOWN = 15
 
@@ -160,12 +162,21 @@ async def together(*steps: Coroutine[Any, Any, Any]) -> None:
 
 @cache
 def _leash() -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
+    janitor = subprocess.Popen(
         [sys.executable, "-I", leash.__file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
+    atexit.register(_let_go, janitor)
+    return janitor
+
+
+def _let_go(janitor: "subprocess.Popen[bytes]") -> None:
+    """An orderly end waits for the janitor, so that what was forgotten is gone when we are."""
+    cast(IO[bytes], janitor.stdin).close()
+    with suppress(subprocess.TimeoutExpired):
+        janitor.wait(timeout=_JANITOR_SECONDS)
 
 
 def _tell_leash(line: str) -> None:
