@@ -5,14 +5,20 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from deploy.check.reading import check_mesh, read_mesh
+from deploy.check.checks import Result, findings_of
+from deploy.check.checks import check as judge
+from deploy.check.observed import Observed
+from deploy.check.reading import Sources, local_sources, observe
 from deploy.cli.publishing import publish_http, publish_kafka, read_events
 from deploy.cli.running import Exit, fail, run
 from deploy.jurisdictions import DJIBOUTI
@@ -20,6 +26,7 @@ from deploy.local.state import running
 from deploy.replay.generator import DEFAULT_COUNT, DEFAULT_SEED
 from deploy.replay.jurisdiction import KEYS, read_keys, write_jurisdiction
 from deploy.replay.publisher import DEFAULT_REQUESTS_PER_SECOND
+from deploy.replay.report import FINDINGS_SHOWN
 from deploy.replay.run import MeshAddresses, prepare
 from deploy.replay.run import replay as play
 from shared.bus.admin import AppliedTopic, apply_topics
@@ -178,10 +185,8 @@ async def _replay(
         await mesh.start()
     try:
         addresses = MeshAddresses(
-            bootstrap=mesh.bootstrap,
+            sources=local_sources(directory) or Sources(mesh.bootstrap),
             intake_url=mesh.service_url("intake"),
-            smsc_log=mesh.smsc_log,
-            smtp_log=mesh.smtp_log,
             store="mongodb" if os.environ.get("MONGODB_URL") else "sqlite",
             kafka_version=mesh.kafka.version if mesh.kafka else None,
         )
@@ -250,42 +255,93 @@ def publish(
 def check(
     directory: Directory = MESH_DIRECTORY,
     bootstrap: Bootstrap = None,
-    smsc_log: Annotated[Path | None, typer.Option(help="What the SMSC accepted, as JSON lines.")] = None,
-    smtp_log: Annotated[Path | None, typer.Option(help="What the mail server accepted, as JSON lines.")] = None,
+    smsc_log: Annotated[
+        list[Path] | None, typer.Option(help="What an SMSC accepted, as JSON lines. May be repeated.")
+    ] = None,
+    smtp_log: Annotated[
+        list[Path] | None, typer.Option(help="What a mail server accepted, as JSON lines. May be repeated.")
+    ] = None,
+    notify_data: Annotated[Path | None, typer.Option(help="Folder of notify's SQLite file.")] = None,
+    mongodb_url: Annotated[
+        str | None, typer.Option(envvar="MONGODB_URL", help="With --bootstrap: MongoDB, if the ledger is there.")
+    ] = None,
+    jurisdiction: Annotated[
+        Path | None, typer.Option(help="The jurisdiction's folder; else the local mesh's. For due dates.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read every topic of a mesh and say where its promise of delivery was broken, if anywhere.
+    """Observe a mesh and say where its promise of delivery was broken, if anywhere.
 
-    Every accepted request is routed once, its citizen is told once of each step, and copies are equal to the byte.
-    Let the mesh come to rest first: what is still under way counts as missing.
+    Reads every topic, the committed offsets, notify's ledger, what the providers accepted by their own logs, the
+    services' logs and metrics, and holds them against each other. What is not there to be read is left out, and said
+    so. Let the mesh come to rest first: what is still under way counts as missing.
     """
-    state = running(directory) or {}
-    bootstrap = bootstrap or state.get("bootstrap")
-    if bootstrap is None:
+    sources = local_sources(directory) or (Sources(bootstrap, mongodb_url=mongodb_url) if bootstrap else None)
+    if sources is None:
         fail(Exit.CONFIGURATION, f"give --bootstrap, or the --dir of a local mesh that runs (none does in {directory})")
-    seen = run(read_mesh(bootstrap))
-    logs = {"smsc_log": smsc_log or state.get("smsc_log"), "smtp_log": smtp_log or state.get("smtp_log")}
-    findings = check_mesh(seen, **{name: Path(log) if log else None for name, log in logs.items()})
-    said = {
-        "accepted": len(seen.sightings.of(RequestAccepted)),
-        "dead_letters": len(seen.dead_letters),
-        "unreadable": seen.unreadable,
-        "raw_copies": seen.sightings.raw_copies,
-        "findings": [{"fault": one.fault, "subject": one.subject, "what": one.what} for one in findings],
-    }
+    sources = replace(
+        sources,
+        bootstrap=bootstrap or sources.bootstrap,
+        smsc_logs=smsc_log or sources.smsc_logs,
+        smtp_logs=smtp_log or sources.smtp_logs,
+        notify_data=notify_data or sources.notify_data,
+        jurisdiction=jurisdiction or sources.jurisdiction,
+    )
+    observed = run(observe(sources))
+    results = judge(observed)
     if as_json:
-        typer.echo(json.dumps(said, indent=2))
+        typer.echo(json.dumps(as_report(observed, results), indent=2))
     else:
-        for one in findings:
-            screen.print(f"{one.fault}: {one.subject} {one.what}", style="red", markup=False)
-        for letter in seen.dead_letters:
-            screen.print(f"dead letter: {letter.subject} {letter.data.reason}: {letter.data.detail}", markup=False)
-        screen.print(
-            f"{said['accepted']} requests accepted, {len(findings)} findings, {said['dead_letters']} dead letters, "
-            f"{said['raw_copies']} raw copies"
-        )
-    if findings or seen.unreadable:
+        show_checks(observed, results)
+    if findings_of(results):
         raise typer.Exit(Exit.FOUND)
+
+
+def as_report(observed: Observed, results: Sequence[Result]) -> dict[str, Any]:
+    """What was checked and found, for programs."""
+    return {
+        "accepted": len(observed.sightings.of(RequestAccepted)),
+        "dead_letters": len(observed.dead_letters),
+        "unreadable": len(observed.unreadable),
+        "raw_copies": observed.sightings.raw_copies,
+        "checks": [
+            {
+                "id": result.checker.id,
+                "name": result.checker.name,
+                "promise": result.checker.promise,
+                "verdict": result.verdict,
+                "findings": None if result.findings is None else len(result.findings),
+                "without": list(result.without),
+            }
+            for result in results
+        ],
+        "findings": [
+            {"checker": result.checker.id, "fault": one.fault, "subject": one.subject, "what": one.what}
+            for result in results
+            for one in result.findings or ()
+        ],
+    }
+
+
+def show_checks(observed: Observed, results: Sequence[Result]) -> None:
+    """What was checked and found, for people."""
+    table = Table("", "promise", "verdict")
+    for result in results:
+        style = "red" if result.findings else "dim" if result.findings is None else "green"
+        table.add_row(result.checker.id, result.checker.promise, Text(result.verdict, style=style))
+    screen.print(table)
+    for result in results:
+        for one in (result.findings or ())[:FINDINGS_SHOWN]:
+            said = f"{result.checker.id} {one.fault}: {one.subject} {one.what}"
+            screen.print(said, style="red", markup=False, highlight=False)
+        if (more := len(result.findings or ()) - FINDINGS_SHOWN) > 0:
+            screen.print(f"… and {more} more of {result.checker.id}; all with --json")
+    for letter in observed.dead_letters[:FINDINGS_SHOWN]:
+        screen.print(f"dead letter: {letter.subject} {letter.data.reason}: {letter.data.detail}", markup=False)
+    screen.print(
+        f"{len(observed.sightings.of(RequestAccepted)):,} requests accepted, {len(observed.dead_letters):,} dead "
+        f"letters, {observed.sightings.raw_copies:,} raw copies"
+    )
 
 
 @topics.command("apply")

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deploy.check import checks
-from deploy.check.checks import EventKey, Fault, Finding, Sighting
-from deploy.local.journal import read_journal
+from deploy.check.checks import Fault, Finding, Result, check, findings_of
+from deploy.check.observed import EventKey, Observed, Published, Sighting
 from deploy.replay.progress import in_words
 from deploy.replay.publisher import Answer, Outcome
 from deploy.replay.steps import Kind, Replay
 from deploy.replay.tally import Latencies, Tally
 from shared.contract.events import (
     Channel,
+    DeadLetter,
     NotificationOutcome,
     NotificationStatus,
     RequestAccepted,
@@ -42,31 +42,29 @@ _SHOWN_LATENCIES = {
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """What the replay ran on. `kafka_version` None: not known. Logs are None where the providers are not ours."""
+    """What the replay ran on. `kafka_version` None: not known."""
 
     kafka_version: str | None
     brokers: int
     store: str
-    smsc_log: Path | None
-    smtp_log: Path | None
 
 
-def judge(answers: Sequence[Answer], tally: Tally) -> list[Finding]:
-    """Everything on the topics that is not as promised. While nothing is missing yet, it is merely not finished."""
-    seen = tally.sightings
-    accepted, updated, rejected = (seen.of(kind) for kind in (RequestAccepted, RequestUpdated, RequestRejected))
-    routed = seen.of(RequestAssigned, RequestUnroutable)
-    assigned = seen.of(RequestAssigned)
-    told = [*accepted, *assigned, *updated]
-    return [
-        *checks.unanswered(_awaiting_a_verdict(answers, tally), [*accepted, *updated, *rejected]),
-        *checks.accepted_twice(accepted),
-        *checks.unrouted(accepted, routed),
-        *checks.untold(told, seen.of(NotificationOutcome)),
-        *checks.altered_copies(seen),
-        *checks.unexpected_verdicts(rejected, [*accepted, *updated], _expectations(answers)),
-        *checks.unexplained_dead_letters(tally.dead_letters, _doubtful(answers) if tally.dead_letters else ()),
-    ]
+def judge(answers: Sequence[Answer], tally: Tally, only: Collection[str] | None = None) -> list[Finding]:
+    """Everything on the topics that is not as promised, by the checkers of these ids or by all.
+
+    While nothing is missing yet, it is merely not finished.
+    """
+    dead = tally.dead_letters
+    return findings_of(check(Observed(tally.sightings, dead, published=published(answers, dead)), only))
+
+
+def published(answers: Sequence[Answer], dead_letters: Sequence[DeadLetter]) -> Published:
+    """What the replay said, for the checkers."""
+    return Published(
+        awaiting=_awaiting_a_verdict(answers, dead_letters),
+        to_be_rejected=_expectations(answers),
+        doubtful=_doubtful(answers) if dead_letters else (),
+    )
 
 
 def unfinished(findings: Iterable[Finding]) -> bool:
@@ -83,13 +81,6 @@ def not_taken(answers: Iterable[Answer]) -> list[Finding]:
     ]
 
 
-def provider_findings(mesh: Mesh) -> list[Finding]:
-    """What the providers' own logs say against the mesh."""
-    return checks.told_twice(
-        read_journal(mesh.smsc_log) if mesh.smsc_log else [], read_journal(mesh.smtp_log) if mesh.smtp_log else []
-    )
-
-
 def build_report(
     replay: Replay,
     answers: Sequence[Answer],
@@ -98,8 +89,9 @@ def build_report(
     findings: Sequence[Finding],
     *,
     duration_seconds: float,
+    results: Sequence[Result] = (),
 ) -> dict[str, Any]:
-    """The report: counts of distinct events, exact percentiles over all of their timelines."""
+    """The report: counts of distinct events, exact percentiles over all of their timelines, each checker's verdict."""
     counts = tally.counts
     faults = Counter(finding.fault for finding in findings)
     submitted = [answer.step for answer in answers if answer.step.kind is Kind.SUBMITTED]
@@ -140,6 +132,7 @@ def build_report(
         "findings": [
             {"fault": finding.fault, "subject": finding.subject, "what": finding.what} for finding in findings
         ],
+        "checks": {result.checker.id: result.verdict for result in results},
         "rejected_by_reason": {str(reason): count for reason, count in sorted(tally.rejections.items())},
         "rows": {
             "dropped": sum(problem.dropped for problem in replay.problems),
@@ -198,9 +191,9 @@ def summarise(report: Mapping[str, Any], findings: Sequence[Finding], replay: Re
     _more(len(findings), "findings", console)
 
 
-def _awaiting_a_verdict(answers: Iterable[Answer], tally: Tally) -> list[EventKey]:
+def _awaiting_a_verdict(answers: Iterable[Answer], dead_letters: Iterable[DeadLetter]) -> list[EventKey]:
     """What was published and can be told apart by its id, unless its door refused it or it was no event at all."""
-    set_aside = {base64.b64decode(letter.data.value or "") for letter in tally.dead_letters}
+    set_aside = {base64.b64decode(letter.data.value or "") for letter in dead_letters}
     return [
         (answer.step.agency, answer.step.event_id)
         for answer in answers

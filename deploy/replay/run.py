@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
 from rich.console import Console
 
+from deploy.check.checks import TELL_WHAT_IS_MISSING, check, findings_of
+from deploy.check.reading import Sources, observe
 from deploy.replay.generator import DEFAULT_COUNT, DEFAULT_SEED, generate
 from deploy.replay.importers import read_source
 from deploy.replay.jurisdiction import write_jurisdiction
@@ -29,7 +31,7 @@ from deploy.replay.report import (
     exit_status,
     judge,
     not_taken,
-    provider_findings,
+    published,
     summarise,
     unfinished,
     write_report,
@@ -39,6 +41,7 @@ from deploy.replay.tally import Tally
 from deploy.replay.watcher import Watcher
 from shared.contract.events import Door
 from shared.contract.topics import agency_topic
+from shared.ids import request_id
 
 PATIENCE_SECONDS = 30.0
 """How long nothing new may come before what is missing is taken for lost."""
@@ -49,12 +52,10 @@ RECEIPTS_PATIENCE_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class MeshAddresses:
-    """Where a running mesh is. The providers' logs are None where they are not ours to read."""
+    """Where a running mesh is, and all that can be observed of it."""
 
-    bootstrap: str
+    sources: Sources
     intake_url: str
-    smsc_log: Path | None = None
-    smtp_log: Path | None = None
     store: str = "sqlite"
     kafka_version: str | None = None
 
@@ -88,9 +89,9 @@ async def replay(
     tally = Tally(prepared.steps)
     answers: list[Answer] = []
     async with AsyncExitStack() as stack:
-        watcher = await stack.enter_async_context(Watcher(mesh.bootstrap, tally))
+        watcher = await stack.enter_async_context(Watcher(mesh.sources.bootstrap, tally))
         await watcher.require([agency_topic(agency) for agency in prepared.agencies])
-        producer = agencies_producer(mesh.bootstrap)
+        producer = agencies_producer(mesh.sources.bootstrap)
         await producer.start()
         stack.push_async_callback(producer.stop)
         session = await stack.enter_async_context(http_session())
@@ -102,14 +103,21 @@ async def replay(
         started = monotonic()
         async with progress.shown(console, watcher):
             await Player(doors, speed).play(prepared.steps, on_answer=answers.append)
-            await watcher.until(lambda: not unfinished(judge(answers, tally)), patience_seconds=PATIENCE_SECONDS)
+            await watcher.until(
+                lambda: not unfinished(judge(answers, tally, TELL_WHAT_IS_MISSING)), patience_seconds=PATIENCE_SECONDS
+            )
             # What was told twice may still have a second effect.
             await watcher.caught_up(patience_seconds=PATIENCE_SECONDS)
             await watcher.until(lambda: not tally.receipts_missing, patience_seconds=RECEIPTS_PATIENCE_SECONDS)
         duration = monotonic() - started
-        ran_on = Mesh(mesh.kafka_version, await watcher.brokers(), mesh.store, mesh.smsc_log, mesh.smtp_log)
-    findings = [*judge(answers, tally), *not_taken(answers), *provider_findings(ran_on)]
-    said = build_report(prepared, answers, tally, ran_on, findings, duration_seconds=duration)
+        ran_on = Mesh(mesh.kafka_version, await watcher.brokers(), mesh.store)
+    requests = {request_id(step.agency, step.agency_reference) for step in prepared.steps}
+    observed = await observe(mesh.sources, requests=requests)
+    # Dead letters that stood there before are not this replay's.
+    dead = tally.dead_letters
+    results = check(replace(observed, dead_letters=dead, published=published(answers, dead)))
+    findings = [*findings_of(results), *not_taken(answers)]
+    said = build_report(prepared, answers, tally, ran_on, findings, duration_seconds=duration, results=results)
     write_report(said, report)
     summarise(said, findings, prepared, console)
     return exit_status(findings)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from math import ceil
 
-from deploy.check.checks import EventKey, Sightings, sighting
+from deploy.check.observed import EventKey, Sightings, sighting
 from deploy.replay.steps import Step
 from shared.bus.port import Incoming
 from shared.contract.events import (

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from rich.console import Console
 
+from deploy.check.reading import local_sources
 from deploy.grafana.generate import panel_queries
 from deploy.local.mesh import SERVICES, LocalMesh
 from deploy.local.prometheus import Prometheus
@@ -38,7 +39,9 @@ class Played:
         """The report of the replay; the test fails if the replay itself found anything wrong."""
         file = self._directory / "report.json"
         mesh = self.mesh
-        addresses = MeshAddresses(mesh.bootstrap, mesh.service_url("intake"), mesh.smsc_log, mesh.smtp_log)
+        sources = local_sources(self._directory)
+        assert sources is not None
+        addresses = MeshAddresses(sources, mesh.service_url("intake"))
         keys = read_keys(self._directory / "jurisdiction")
         console = Console(file=StringIO())
         status = await play(self._prepared, mesh=addresses, keys=keys, report=file, console=console, speed=speed)

@@ -18,7 +18,6 @@ from deploy.replay.report import (
     exit_status,
     judge,
     not_taken,
-    provider_findings,
     summarise,
     unfinished,
     write_report,
@@ -33,7 +32,7 @@ from shared.contract.reasons import Reason
 Handled = Callable[..., Any]
 OnTopic = Callable[[Event], Incoming[Event]]
 
-MESH = Mesh("4.4.0", 1, "sqlite", None, None)
+MESH = Mesh("4.4.0", 1, "sqlite")
 
 
 class Run:
@@ -189,16 +188,6 @@ def test_receipts_are_missing_until_they_come(run: Run, request_handled: Any) ->
 
     run.see(request_handled.told(accepted, NotificationStatus.DELIVERED))
     assert not run.tally.receipts_missing
-
-
-def test_the_providers_logs_are_read(tmp_path: Path) -> None:
-    entry = {"destination": "1", "user_message_reference": 1, "part": None, "octets": "00"}
-    log = tmp_path / "smsc.jsonl"
-    log.write_text(f"{json.dumps(entry)}\n{json.dumps(entry)}\n")
-
-    findings = provider_findings(replace(MESH, smsc_log=log, smtp_log=tmp_path / "absent.jsonl"))
-
-    assert [finding.fault for finding in findings] == [Fault.DOUBLED]
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 2.0), (0.75, 3.0), (0.99, 4.0), (1.0, 4.0)])
