@@ -20,7 +20,7 @@ from deploy.check.checks import check as judge
 from deploy.check.observed import Observed
 from deploy.check.reading import Sources, local_sources, observe
 from deploy.cli.publishing import publish_http, publish_kafka, read_events
-from deploy.cli.running import Exit, fail, run
+from deploy.cli.running import Exit, errors, fail, run
 from deploy.jurisdictions import DJIBOUTI
 from deploy.local.state import running
 from deploy.replay.generator import DEFAULT_COUNT, DEFAULT_SEED
@@ -81,7 +81,10 @@ Replication = Annotated[int, typer.Option(min=1, max=9, help="Copies of every re
 
 @app.command()
 def up(
-    directory: Directory = MESH_DIRECTORY, jurisdiction: JurisdictionFolder = DJIBOUTI, brokers: Brokers = 1
+    directory: Directory = MESH_DIRECTORY,
+    jurisdiction: JurisdictionFolder = DJIBOUTI,
+    brokers: Brokers = 1,
+    as_json: AsJson = False,
 ) -> None:
     """Start the whole mesh on this machine and keep it running until Ctrl-C.
 
@@ -89,24 +92,24 @@ def up(
     environment names is used instead: KAFKA_BOOTSTRAP_SERVERS, MONGODB_URL, SMPP_HOST, SMTP_HOST. Each agency's API
     key is made at the first start and kept in DIR/jurisdiction/keys.json.
     """
-    run(_up(directory, jurisdiction, brokers))
+    run(_up(directory, jurisdiction, brokers, as_json=as_json))
 
 
-async def _up(directory: Path, jurisdiction: Path, brokers: int) -> None:
+async def _up(directory: Path, jurisdiction: Path, brokers: int, *, as_json: bool) -> None:
     from deploy.local.mesh import LocalMesh  # the image has no local parts, and needs none
 
     folder = directory / "jurisdiction"
     if not (folder / KEYS).exists():
         write_jurisdiction(jurisdiction, folder)
-    with screen.status("Starting the mesh …"):
+    with errors.status("Starting the mesh …"):
         mesh = LocalMesh(directory, folder, apply_topics=topics_of(folder), brokers=brokers)
         await mesh.start()
     try:
-        show_addresses(directory)
-        screen.print("Stop it with Ctrl-C.")
+        show_addresses(directory, as_json=as_json)
+        errors.print("Stop it with Ctrl-C.")
         await asyncio.Event().wait()
     finally:
-        screen.print("Stopping …")
+        errors.print("Stopping …")
         await mesh.stop()
 
 
@@ -120,20 +123,23 @@ def topics_of(folder: Path) -> Any:
     return apply
 
 
-def show_addresses(directory: Path) -> None:
-    """Where everything of a running mesh is."""
+def show_addresses(directory: Path, *, as_json: bool = False) -> None:
+    """Where everything of a running mesh is, and where each log."""
     state = running(directory)
     if state is None:
         fail(Exit.UNAVAILABLE, f"no mesh runs in {directory}")
-    table = Table("part", "address", "log", title="The mesh runs")
-    table.add_row("kafka", state["bootstrap"], state["logs"].get("kafka-1", ""))
-    for name, url in state["services"].items():
-        table.add_row(name, url, state["logs"][name])
-    for name in ("smsc", "smtp"):
-        if name in state["logs"]:
-            table.add_row(name, "", state[f"{name}_log"])
+    if as_json:
+        typer.echo(json.dumps(state))
+        return
+    addresses = {name: state["bootstrap"] for name in state["logs"] if name.startswith("kafka")} | state["services"]
+    table = Table("part", "address", "log", title="The mesh runs", title_justify="left")
+    for name, log in state["logs"].items():
+        table.add_row(name, addresses.get(name, ""), log)
     screen.print(table)
-    screen.print(f"API keys: {directory / 'jurisdiction' / KEYS}")
+    for name in ("smsc", "smtp"):
+        if state[f"{name}_log"]:
+            screen.print(f"What the {name} accepted: {state[f'{name}_log']}", soft_wrap=True)
+    screen.print(f"API keys: {directory / 'jurisdiction' / KEYS}", soft_wrap=True)
 
 
 @app.command()
