@@ -42,6 +42,19 @@ class BusMetrics:
         self.dead_letters = Counter(
             "guichet_dead_letters_total", "Records set aside, by reason.", ["topic", "reason"], registry=registry
         )
+        self.unreadable_writers = Counter(
+            "guichet_unreadable_writers_total",
+            "Times that one writer passed the limit of unreadable records; its name is in the log.",
+            ["topic"],
+            registry=registry,
+        )
+        self.stopped = Gauge(
+            "guichet_consumer_stopped",
+            "1 where a consumer stopped for good and waits for a person. Reason: dead_letters, offsets_gone, "
+            "unreadable.",
+            ["reason"],
+            registry=registry,
+        )
         self.batch_failures = Counter(
             "guichet_batch_failures_total",
             "Batches that were put back to be tried again.",

@@ -70,6 +70,7 @@ class Service:
         self._before_consuming: list[Callable[[], Awaitable[None]]] = []
         self._beside: dict[str, Callable[[], Awaitable[None]]] = {}
         self._failing: dict[str, str] = {"start": "starting"}
+        self._running: asyncio.Task[None] | None = None
         self._checks: dict[str, Callable[[], Awaitable[None]]] = {
             "store": self.store.ping,
             "kafka": self._publisher.ping,
@@ -117,15 +118,14 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        running = asyncio.create_task(self._run(), name=self.name)
+        running = self._running = asyncio.create_task(self._run(), name=self.name)
         try:
             yield
         finally:
             log.info("stopping")
             await self.bus.stop()
             running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
+            await asyncio.gather(running, return_exceptions=True)
             await self._publisher.stop()
             await self.store.close()
             log.info("stopped")
@@ -140,6 +140,9 @@ class Service:
                 self._failing["start"] = str(error)
                 log.warning("waiting for a part", detail=str(error))
                 await asyncio.sleep(RESTART_SECONDS[min(attempt, len(RESTART_SECONDS) - 1)])
+            except Exception:
+                log.exception("could not start")
+                raise
         self._failing.pop("start", None)
         log.info("started")
         async with asyncio.TaskGroup() as group:
@@ -157,6 +160,7 @@ class Service:
         for attempt in itertools.count():
             try:
                 await task()
+                self._failing[name] = "has ended"
                 return
             except Exception as error:
                 log.exception("a task failed and is restarted", task=name)
@@ -166,6 +170,9 @@ class Service:
 
     async def _live(self, _request: Request) -> Response:
         reasons = {name: reason for name, reason in self._failing.items() if name != "start"}
+        running = self._running
+        if running is not None and running.done() and not running.cancelled() and (error := running.exception()):
+            reasons["run"] = repr(error)
         if stuck := self.bus.stuck(STUCK_SECONDS):
             reasons["bus"] = stuck
         return JSONResponse(
@@ -175,7 +182,9 @@ class Service:
     async def _ready(self, _request: Request) -> Response:
         reasons = dict(self._failing)
         if not reasons:
-            if not self.bus.joined():
+            if stopped := self.bus.stopped():
+                reasons["bus"] = stopped
+            elif not self.bus.joined():
                 reasons["bus"] = "not a member of its consumer group yet"
             for name, ready in self._checks.items():
                 try:

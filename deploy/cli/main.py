@@ -19,6 +19,7 @@ from deploy.check.checks import Result, findings_of
 from deploy.check.checks import check as judge
 from deploy.check.observed import Observed
 from deploy.check.reading import Sources, local_sources, observe
+from deploy.cli import dlq, offsets
 from deploy.cli.publishing import publish_http, publish_kafka, read_events
 from deploy.cli.running import Exit, errors, fail, run
 from deploy.jurisdictions import DJIBOUTI
@@ -47,6 +48,8 @@ app = typer.Typer(
 )
 topics = typer.Typer(no_args_is_help=True, help="The topics of the mesh.")
 app.add_typer(topics, name="topics")
+app.add_typer(dlq.app, name="dlq")
+app.add_typer(offsets.app, name="offsets")
 
 screen = Console()
 

@@ -37,11 +37,17 @@ def _now(dashboard: Dashboard) -> None:
             'min by (service) (up{job="guichet"})',
             unit=units.Short,
             steps=((None, "red"), (1, "green")),
-            width=8,
             legend="{{service}}",
         )
     )
     for title, description, expr, unit, steps in (
+        (
+            "Consumers that stopped",
+            "They went no further rather than lose something, and wait for a person; /live says why.",
+            "sum(guichet_consumer_stopped)",
+            units.Short,
+            NONE_IS_GOOD,
+        ),
         (
             "Furthest behind",
             "Age of the oldest record that a service has not finished. Pages above 60 s.",
@@ -59,7 +65,7 @@ def _now(dashboard: Dashboard) -> None:
         ("Messages waiting", "Planned and not sent yet.", "sum(guichet_notifications_waiting)", units.Short, PLAIN),
         (
             "Dead letters in this time range",
-            "Records that could not be processed and were set aside, whole.",
+            "Records that could not be processed and were set aside.",
             _NEW_DEAD_LETTERS,
             units.Short,
             NONE_IS_GOOD,
@@ -249,6 +255,10 @@ def _set_aside(dashboard: Dashboard) -> None:
             "Dead letters by reason",
             "Records set aside since each service started. A step up is a new one.",
             ("sum by (service, reason) (guichet_dead_letters_total) or on() vector(0)", "{{service}} {{reason}}"),
+            (
+                "sum(guichet_unreadable_writers_total) or on() vector(0)",
+                "times an agency passed the limit of unreadable records",
+            ),
             unit=units.Short,
         )
     )

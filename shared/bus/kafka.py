@@ -2,12 +2,21 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Generic, TypeVar
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import (
+    AIOKafkaConsumer,
+    AIOKafkaProducer,
+    ConsumerRebalanceListener,
+    ConsumerRecord,
+    TopicPartition,
+    codec,
+)
 from aiokafka.errors import (
     CommitFailedError,
     IllegalStateError,
@@ -19,8 +28,9 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
+from shared.bus.consumer import SalvagedRecord, SteadyConsumer
 from shared.bus.loop import BatchLoop, Decode, Handle, decode_mesh_event
-from shared.bus.port import Incoming, Publication, Record, Unavailable
+from shared.bus.port import Incoming, Publication, Record, Stop, StopReason, Unavailable
 from shared.clock import Clock
 from shared.contract.events import Event
 from shared.contract.topics import Topic
@@ -36,6 +46,7 @@ POLL_MS = 20
 PUBLISH_TIMEOUT_SECONDS = 10.0
 COMMIT_TIMEOUT_SECONDS = 10.0
 DRAIN_SECONDS = 15.0
+WATCH_SECONDS = 15.0
 BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 EARLIEST_SANE = datetime(2000, 1, 1, tzinfo=UTC)
 CLOCK_TOLERANCE = timedelta(hours=1)
@@ -52,7 +63,8 @@ PRODUCER_OPTIONS: dict[str, Any] = {
 }
 
 CONSUMER_OPTIONS: dict[str, Any] = {
-    "auto_offset_reset": "earliest",
+    # A new group starts at the beginning, see SteadyConsumer; where an offset is gone, the consumer stops.
+    "auto_offset_reset": "none",
     "session_timeout_ms": 6000,
     "heartbeat_interval_ms": 1000,
     "rebalance_timeout_ms": 60_000,
@@ -61,6 +73,14 @@ CONSUMER_OPTIONS: dict[str, Any] = {
     "max_partition_fetch_bytes": 256 * 1024,
     "fetch_max_wait_ms": 50,
 }
+
+Place = tuple[str, int]
+"""A topic and one of its partitions."""
+
+Placed = dict[Place, list[tuple[bytes, bytes]]]
+"""Keys and values, in order, by where they go."""
+
+Acknowledgement = asyncio.Future[object]
 
 log = get_logger(__name__)
 
@@ -73,6 +93,7 @@ class KafkaPublisher:
         self._bootstrap_servers = bootstrap_servers
         self._metrics = metrics
         self._producer: AIOKafkaProducer | None = None
+        self._unresolved: dict[Place, set[Acknowledgement]] = {}
         self.broken: str | None = None
         """Why the producer can't be used any more. Only a new process mends that."""
 
@@ -108,23 +129,31 @@ class KafkaPublisher:
     async def publish(self, publications: Sequence[Publication]) -> None:
         """See Publisher.publish."""
         producer = self._connected()
+        sent: list[tuple[Place, Acknowledgement]] = []
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
-                acknowledgements = await self._send(producer, publications)
-                await asyncio.gather(*acknowledgements)
+                placed = await self._place(producer, publications)
+                await self._settle(placed)
+            async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
+                await self._send(producer, placed, sent)
+                if sent:
+                    await asyncio.wait([acknowledgement for _, acknowledgement in sent])
+            self._raise_failures(acknowledgement for _, acknowledgement in sent)
         except (OutOfOrderSequenceNumber, ProducerFenced) as error:
             # https://github.com/aio-libs/aiokafka/issues/1017: such a producer never recovers.
             self.broken = repr(error)
             raise Unavailable(f"Kafka producer is broken: {error!r}") from error
         except (KafkaError, TimeoutError) as error:
             raise Unavailable(f"Kafka did not acknowledge: {error!r}") from error
+        finally:
+            for place, acknowledgement in sent:
+                if not acknowledgement.done():
+                    self._unresolved.setdefault(place, set()).add(acknowledgement)
         for publication in publications:
             self._metrics.published.labels(publication.topic.name).inc()
 
-    async def _send(
-        self, producer: AIOKafkaProducer, publications: Sequence[Publication]
-    ) -> list["asyncio.Future[object]"]:
-        by_partition: dict[tuple[str, int], list[tuple[bytes, bytes]]] = {}
+    async def _place(self, producer: AIOKafkaProducer, publications: Sequence[Publication]) -> Placed:
+        placed: Placed = {}
         partitions: dict[str, int] = {}
         for publication in publications:
             topic = publication.topic.name
@@ -132,17 +161,44 @@ class KafkaPublisher:
                 partitions[topic] = len(await producer.partitions_for(topic))
             key = publication.key.encode()
             place = (topic, partition_of(key, partitions[topic]))
-            by_partition.setdefault(place, []).append((key, publication.value))
-        acknowledgements: list[asyncio.Future[object]] = []
-        for (topic, partition), entries in by_partition.items():
+            placed.setdefault(place, []).append((key, publication.value))
+        return placed
+
+    async def _settle(self, places: Iterable[Place]) -> None:
+        """Wait until nothing that timed out earlier is still under way to these places.
+
+        An idempotent producer never gives a batch up: without this, each try during an outage would queue one copy
+        more. A place that can't be written to holds up no other.
+        """
+        for place in self._unresolved.keys() & set(places):
+            while pending := [one for one in self._unresolved.get(place, ()) if not one.done()]:
+                await asyncio.wait(pending)
+            # What failed is published again by whoever wanted it; only a broken producer matters here.
+            with contextlib.suppress(KafkaError):
+                self._raise_failures(self._unresolved.pop(place, ()))
+
+    def _raise_failures(self, done: Iterable[Acknowledgement]) -> None:
+        """Raise the worst of what went wrong, if anything did; look at all, or asyncio complains."""
+        failures = [error for acknowledgement in done if (error := acknowledgement.exception()) is not None]
+        fatal = [error for error in failures if isinstance(error, OutOfOrderSequenceNumber | ProducerFenced)]
+        if fatal:
+            self.broken = repr(fatal[0])
+        for error in (*fatal, *failures):
+            raise error
+
+    async def _send(
+        self, producer: AIOKafkaProducer, placed: Placed, sent: list[tuple[Place, Acknowledgement]]
+    ) -> None:
+        """Queue everything, and note in `sent` what is to be acknowledged, even if this is broken off."""
+        for place, entries in placed.items():
+            topic, partition = place
             builder = producer.create_batch()
             for key, value in entries:
                 if builder.append(key=key, value=value, timestamp=None) is None:
-                    acknowledgements.append(await producer.send_batch(builder, topic, partition=partition))
+                    sent.append((place, await producer.send_batch(builder, topic, partition=partition)))
                     builder = producer.create_batch()
                     builder.append(key=key, value=value, timestamp=None)
-            acknowledgements.append(await producer.send_batch(builder, topic, partition=partition))
-        return acknowledgements
+            sent.append((place, await producer.send_batch(builder, topic, partition=partition)))
 
     def _connected(self) -> AIOKafkaProducer:
         if self._producer is None:
@@ -154,7 +210,7 @@ class KafkaPublisher:
 class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc]  # aiokafka is untyped
     """One consumer: runs the loop, commits exactly what it finished, puts back what it could not."""
 
-    label: str
+    name: str
     loop: BatchLoop[T]
     clock: Clock
     metrics: BusMetrics
@@ -162,6 +218,9 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
     in_flight: asyncio.Lock = field(default_factory=asyncio.Lock)
     failures_in_row: int = 0
     joined: bool = False
+    stopped: str | None = None
+    progressed: float = 0.0
+    """When it was last known that all is done, or was done as far as parts that are down allow."""
     batch_started: float | None = None
     oldest_uncommitted: dict[TopicPartition, datetime] = field(default_factory=dict)
 
@@ -194,6 +253,12 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
             await self.loop.process(records)
         except (Unavailable, StoreUnavailable) as error:
             self._put_back(consumer, records, type(error).__name__, str(error))
+            # To be restarted would not bring that part back.
+            self.progressed = self.clock.monotonic()
+            return False
+        except Stop as error:
+            self._put_back(consumer, records, type(error).__name__, str(error))
+            self.stop(error.reason, str(error))
             return False
         except Exception as error:
             log.exception("batch failed")
@@ -204,7 +269,7 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
 
     def _put_back(self, consumer: AIOKafkaConsumer, records: Sequence[Record], cause: str, detail: str) -> None:
         self.metrics.batch_failures.labels(cause).inc()
-        log.warning("batch put back", subscription=self.label, records=len(records), cause=cause, detail=detail)
+        log.warning("batch put back", subscription=self.name, records=len(records), cause=cause, detail=detail)
         first: dict[TopicPartition, int] = {}
         for record in records:
             first.setdefault(TopicPartition(record.topic, record.partition), record.offset)
@@ -224,12 +289,13 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
         except (CommitFailedError, IllegalStateError) as error:
             # Taken away meanwhile: the new owner does the batch again, to the same effect.
             self.metrics.batch_failures.labels("Rebalanced").inc()
-            log.info("commit refused after a rebalance", subscription=self.label, detail=str(error))
+            log.info("commit refused after a rebalance", subscription=self.name, detail=str(error))
             return
         except (KafkaError, TimeoutError) as error:
             self.metrics.batch_failures.labels("CommitFailed").inc()
-            log.warning("commit failed, the next one covers it", subscription=self.label, detail=repr(error))
+            log.warning("commit failed, the next one covers it", subscription=self.name, detail=repr(error))
             return
+        self.progressed = self.clock.monotonic()
         self._note_committed(consumer, records, ends)
 
     def _note_oldest(self, records: Sequence[Record]) -> None:
@@ -241,7 +307,8 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
     def _note_committed(
         self, consumer: AIOKafkaConsumer, records: Sequence[Record], ends: dict[TopicPartition, int]
     ) -> None:
-        self.metrics.consumed.labels(self.label).inc(len(records))
+        for topic, count in Counter(record.topic for record in records).items():
+            self.metrics.consumed.labels(self.loop.label(topic)).inc(count)
         last = {TopicPartition(record.topic, record.partition): record.recorded_at for record in records}
         for partition, end in ends.items():
             self.oldest_uncommitted.pop(partition, None)
@@ -251,11 +318,36 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
                 # More waits, of an age not known yet: not older than the last one done.
                 self.oldest_uncommitted[partition] = recorded_at
 
-    def lag_seconds(self) -> float:
-        """Age of the oldest record not yet committed; 0 when nothing waits."""
-        if not self.oldest_uncommitted:
-            return 0.0
-        return max(0.0, (self.clock.now() - min(self.oldest_uncommitted.values())).total_seconds())
+    def lag_seconds(self, topic: str | None) -> float:
+        """Age of the oldest record not yet committed, of one topic or of all; 0 when nothing waits."""
+        oldest = [at for place, at in self.oldest_uncommitted.items() if topic in (None, place.topic)]
+        return max(0.0, (self.clock.now() - min(oldest)).total_seconds()) if oldest else 0.0
+
+    def stop(self, reason: StopReason, detail: str) -> None:
+        """Take nothing more, and say so. What was not committed comes again after a restart."""
+        self.stopped = f"{self.name} has stopped: {detail}"
+        self.metrics.stopped.labels(reason).set(1)
+        log.critical("consumer stopped", subscription=self.name, reason=reason, detail=detail)
+
+    async def watch(self, consumer: AIOKafkaConsumer) -> None:
+        """Note that there is progress, if nothing waits; or that nobody can say, if Kafka does not answer."""
+        try:
+            waiting = bool(self.oldest_uncommitted) or await consumer.behind()
+        except (KafkaError, TimeoutError):
+            waiting = False
+        if not waiting:
+            self.progressed = self.clock.monotonic()
+
+    def stuck(self, after_seconds: float) -> str | None:
+        """Why this consumer will not go on by itself, if it won't."""
+        if self.stopped is not None:
+            return self.stopped
+        now = self.clock.monotonic()
+        if self.batch_started is not None and now - self.batch_started > after_seconds:
+            return f"a batch of {self.name} has been under way for more than {after_seconds:g} s"
+        if now - self.progressed > after_seconds:
+            return f"records of {self.name} have waited for more than {after_seconds:g} s without progress"
+        return None
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Let the batch in flight finish and commit before its partitions go to another member."""
@@ -269,6 +361,7 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
     async def on_partitions_assigned(self, _assigned: set[TopicPartition]) -> None:
         """Nothing to prepare: offsets are Kafka's, decisions are the store's. An idle member has joined as well."""
         self.joined = True
+        self.progressed = self.clock.monotonic()
 
     def _record(self, raw: ConsumerRecord) -> Record:
         recorded_at: datetime | None = None
@@ -278,7 +371,15 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
             if EARLIEST_SANE <= moment <= self.clock.now() + CLOCK_TOLERANCE:
                 recorded_at = moment
         return Record(
-            raw.topic, raw.partition, raw.offset, raw.timestamp, recorded_at, raw.key, raw.value, tuple(raw.headers)
+            raw.topic,
+            raw.partition,
+            raw.offset,
+            raw.timestamp,
+            recorded_at,
+            raw.key,
+            raw.value,
+            tuple(raw.headers),
+            *((raw.problem, raw.cut) if isinstance(raw, SalvagedRecord) else ()),
         )
 
 
@@ -291,11 +392,17 @@ class KafkaBus:
         # Without the compiled parts a batch costs ten times as much; that must not go unnoticed.
         if "_crecords" not in DefaultRecordBatch.__module__:
             raise RuntimeError("aiokafka runs without its compiled extensions: unset AIOKAFKA_NO_EXTENSIONS")
+        # Each agency compresses as it likes, and a batch that can't be unpacked would be set aside.
+        if not (codec.has_lz4() and codec.has_snappy() and codec.has_zstd()):
+            raise RuntimeError("Kafka's codecs are missing: install cramjam")
         self._service = service
         self._publisher = publisher
         self._clock = clock
         self._metrics = metrics
         self._subscriptions: list[_Subscription[Any]] = []
+        self._watching: asyncio.Task[None] | None = None
+        for reason in StopReason:
+            metrics.stopped.labels(reason).set(0)
         self.broker = KafkaBroker(
             bootstrap_servers.split(","),
             client_id=f"guichet-{service}",
@@ -313,25 +420,25 @@ class KafkaBus:
     def consume(self, topics: Sequence[Topic], handle: Handle[Incoming[Event]]) -> None:
         """Hand every event on these topics to the handler, in batches, in order per partition."""
         names = [topic.name for topic in topics]
-        self._subscribe(",".join(names), decode_mesh_event(topics), handle, topics=names)
+        loop = BatchLoop(self._service, decode_mesh_event(topics), handle, self._publisher, self._metrics)
+        subscription = self._subscribe(",".join(names), loop, topics=names)
+        for name in names:
+            self._metrics.lag_seconds.labels(name).set_function(partial(subscription.lag_seconds, name))
 
     def consume_pattern(self, pattern: str, decode: Decode[T], handle: Handle[T], *, label: str) -> None:
-        """Hand every record on topics whose name matches, now or later, to the handler."""
-        self._subscribe(label, decode, handle, pattern=pattern)
+        """Hand every record on topics whose name matches, now or later, to the handler.
+
+        Others than the mesh write to them: metrics call them all by the label, and what can't be read stops nobody.
+        """
+        loop = BatchLoop(self._service, decode, handle, self._publisher, self._metrics, outside=label)
+        subscription = self._subscribe(label, loop, pattern=pattern)
+        self._metrics.lag_seconds.labels(label).set_function(partial(subscription.lag_seconds, None))
 
     def _subscribe(
-        self,
-        label: str,
-        decode: Decode[T],
-        handle: Handle[T],
-        *,
-        topics: Sequence[str] = (),
-        pattern: str | None = None,
-    ) -> None:
-        loop = BatchLoop(self._service, label, decode, handle, self._publisher, self._metrics)
-        subscription: _Subscription[T] = _Subscription(label, loop, self._clock, self._metrics)
+        self, name: str, loop: BatchLoop[T], *, topics: Sequence[str] = (), pattern: str | None = None
+    ) -> _Subscription[T]:
+        subscription: _Subscription[T] = _Subscription(name, loop, self._clock, self._metrics)
         self._subscriptions.append(subscription)
-        self._metrics.lag_seconds.labels(label).set_function(subscription.lag_seconds)
 
         async def parse(raw: tuple[ConsumerRecord, ...]) -> KafkaMessage:
             # FastStream's own parser decodes headers, fails on some of them, and then skips the whole batch.
@@ -355,29 +462,54 @@ class KafkaBus:
             **CONSUMER_OPTIONS,
         )
         subscriber(subscription.on_message)
+        return subscription
 
     async def start(self) -> None:
         """Join the group; Unavailable if no broker answers."""
         try:
+            await self.broker.connect()
+            config = self.broker.config.broker_config
+            config.builder = partial(SteadyConsumer, **getattr(config.builder, "keywords", {}))
             await self.broker.start()
         except KafkaError as error:
             await self.broker.stop()
             raise Unavailable(f"Kafka: {error}") from error
+        for subscription in self._subscriptions:
+            subscription.progressed = self._clock.monotonic()
+        self._watching = asyncio.create_task(self._watch(), name="watchdog")
 
     async def stop(self) -> None:
         """Let the batches in flight finish and commit, then leave the group."""
         for subscription in self._subscriptions:
             subscription.stopping.set()
+        if self._watching is not None:
+            watching, self._watching = self._watching, None
+            watching.cancel()
+            await asyncio.wait([watching])
         await self.broker.stop()
+
+    async def _watch(self) -> None:
+        while True:
+            await self.watch()
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def watch(self) -> None:
+        """Look once whether every consumer gets on, for `stuck` to tell."""
+        for consumer, subscription in zip(self._consumers(), self._subscriptions, strict=True):
+            if consumer is not None:
+                await subscription.watch(consumer)
 
     def stuck(self, after_seconds: float) -> str | None:
         """Why this process should be restarted, if it should."""
         if self._publisher.broken is not None:
             return f"producer: {self._publisher.broken}"
+        if self._watching is None:
+            return None
+        if self._watching.done():
+            return "the watchdog has ended"
         for subscription in self._subscriptions:
-            started = subscription.batch_started
-            if started is not None and self._clock.monotonic() - started > after_seconds:
-                return f"a batch of {subscription.label} has been under way for more than {after_seconds:g} s"
+            if why := subscription.stuck(after_seconds):
+                return why
         for subscriber in self.broker.subscribers:
             if getattr(subscriber, "running", False) and any(task.done() for task in getattr(subscriber, "tasks", ())):
                 return "a consume task has ended"
@@ -388,8 +520,14 @@ class KafkaBus:
 
         One that waits for the first topic of its pattern has no group to join yet, and nothing to do.
         """
-        consumers = [getattr(subscriber, "consumer", None) for subscriber in self.broker.subscribers]
         return all(
             consumer is not None and (subscription.joined or not consumer.subscription())
-            for consumer, subscription in zip(consumers, self._subscriptions, strict=True)
+            for consumer, subscription in zip(self._consumers(), self._subscriptions, strict=True)
         )
+
+    def stopped(self) -> str | None:
+        """Why a consumer has stopped for good, if one has."""
+        return next((why for subscription in self._subscriptions if (why := subscription.stopped)), None)
+
+    def _consumers(self) -> list[SteadyConsumer | None]:
+        return [getattr(subscriber, "consumer", None) for subscriber in self.broker.subscribers]

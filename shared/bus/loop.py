@@ -7,12 +7,13 @@ means that the batch comes again; handlers give the first decision again, so the
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
-from shared.bus.port import Incoming, Publication, Publisher, Record, Unavailable, Undecodable
+from shared.bus.breaker import Breaker
+from shared.bus.port import Incoming, Publication, Publisher, Record, Stop, StopReason, Unavailable, Undecodable
 from shared.contract.events import DeadLetter, DeadLetterData, Event, Origin
 from shared.contract.reasons import Reason
 from shared.contract.topics import DEAD_LETTERS, Topic
@@ -59,16 +60,17 @@ def decode_mesh_event(topics: Sequence[Topic]) -> Decode[Incoming[Event]]:
 
 
 def dead_letter(service: str, record: Record, refusal: Undecodable) -> Publication:
-    """The record, whole, with why it could not be processed. The same record gives the same bytes.
+    """The record with why it could not be processed. The same record gives the same bytes.
 
     A record that decompressed to more than any topic takes is cut, since it would hold up its partition for ever.
     """
     origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset)
     origin_key = f"{record.topic}/{record.partition}/{record.offset}"
     key, value, headers, detail = record.key, record.value, record.headers, refusal.detail[:1000]
+    cut = record.cut
     size = len(key or b"") + len(value or b"") + sum(len(name) + len(content or b"") for name, content in headers)
     if size > WHOLE_RECORD_BYTES:
-        key, value, headers = None, (value or b"")[:KEPT_BYTES], ()
+        key, value, headers, cut = None, (value or b"")[:KEPT_BYTES], (), True
         detail = f"{detail} ({size} bytes; only the start is kept here)"
     event = DeadLetter(
         id=event_id(origin_key, DeadLetter.TYPE),
@@ -84,6 +86,7 @@ def dead_letter(service: str, record: Record, refusal: Undecodable) -> Publicati
             key=_base64(key),
             value=_base64(value),
             headers=tuple((name, _base64(content)) for name, content in headers),
+            cut=cut or None,
         ),
     )
     return Publication(DEAD_LETTERS, origin_key, event.to_json())
@@ -95,23 +98,34 @@ def _base64(value: bytes | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class BatchLoop(Generic[T]):
-    """Decode, decide, publish."""
+    """Decode, decide, publish.
+
+    `outside` is the label under which topics are counted that others than the mesh write to. There, what can't be read
+    is its writer's fault and never stops the consumer; on topics of the mesh, which count by name, it means that one
+    of us is wrong.
+    """
 
     service: str
-    label: str
     decode: Decode[T]
     handle: Handle[T]
     publisher: Publisher
     metrics: BusMetrics
+    outside: str | None = None
+    breaker: Breaker = field(default_factory=Breaker)
+    writers: dict[str, Breaker] = field(default_factory=dict)
 
     async def process(self, records: Sequence[Record]) -> None:
         """Return when everything that follows from these records is acknowledged by all in-sync replicas.
 
-        Raises Unavailable or StoreUnavailable when a part did not answer: nothing may be committed then.
+        Raises Unavailable or StoreUnavailable when a part did not answer, and Stop when so much would have to be set
+        aside that the fault must be ours: nothing may be committed then.
         """
         items: list[tuple[Record, T]] = []
         refused: list[tuple[Record, Undecodable]] = []
         for record in records:
+            if record.unreadable is not None:
+                refused.append((record, record.unreadable))
+                continue
             try:
                 items.append((record, self.decode(record)))
             except Undecodable as refusal:
@@ -120,14 +134,35 @@ class BatchLoop(Generic[T]):
                 log.exception("decoder failed on one record", topic=record.topic, offset=record.offset)
                 refused.append((record, Undecodable(Reason.HANDLER_ERROR, type(error).__name__)))
         publications = await self._decide(items, refused)
-        # Dead letters go out with the rest, before the commit: what could not be processed is never dropped.
-        for record, why in refused:
-            publications.append(dead_letter(self.service, record, why))
-            publications.extend(why.notices)
+        ours = self._at_our_expense(records, refused)
+        if too_many := self.breaker.judge(ours):
+            raise Stop(StopReason.DEAD_LETTERS, too_many)
+        if refused:
+            # Before the rest, and all before the commit: while their topic can't be written to, nothing else is
+            # published again and again.
+            await self.publisher.publish([dead_letter(self.service, record, why) for record, why in refused])
+        publications.extend(notice for _, why in refused for notice in why.notices)
         if publications:
             await self.publisher.publish(publications)
+        self.breaker.count(len(records), ours)
+        self._count(records, refused)
+
+    def label(self, topic: str) -> str:
+        """What a topic is called in metrics."""
+        return self.outside or topic
+
+    def _at_our_expense(self, records: Sequence[Record], refused: list[tuple[Record, Undecodable]]) -> list[int]:
+        """The places in the batch of what was set aside by our own fault, as far as one can tell."""
+        if not refused:
+            return []
+        ours = {id(record) for record, why in refused if self.outside is None or why.reason is Reason.HANDLER_ERROR}
+        return [index for index, record in enumerate(records) if id(record) in ours]
+
+    def _count(self, records: Sequence[Record], refused: list[tuple[Record, Undecodable]]) -> None:
+        if self.outside is not None and (refused or self.writers):
+            self._count_writers(records, {id(record) for record, _ in refused})
         for record, why in refused:
-            self.metrics.dead_letters.labels(self.label, why.reason).inc()
+            self.metrics.dead_letters.labels(self.label(record.topic), why.reason).inc()
             log.warning(
                 "record set aside",
                 topic=record.topic,
@@ -135,6 +170,23 @@ class BatchLoop(Generic[T]):
                 offset=record.offset,
                 reason=why.reason,
             )
+
+    def _count_writers(self, records: Sequence[Record], refused: set[int]) -> None:
+        """Say so when most of what one writer sends is unreadable: it needs a call, the others need nothing."""
+        by_topic: dict[str, list[bool]] = {}
+        for record in records:
+            by_topic.setdefault(record.topic, []).append(id(record) in refused)
+        for topic, outcomes in by_topic.items():
+            set_aside = [index for index, was_refused in enumerate(outcomes) if was_refused]
+            if not set_aside and topic not in self.writers:
+                continue
+            writer = self.writers.setdefault(topic, Breaker())
+            if too_many := writer.judge(set_aside):
+                log.error("a writer sends what can't be read", topic=topic, detail=too_many)
+                self.metrics.unreadable_writers.labels(self.label(topic)).inc()
+                self.writers[topic] = Breaker()  # says it again after as many more
+            else:
+                writer.count(len(outcomes), set_aside)
 
     async def _decide(
         self, items: list[tuple[Record, T]], refused: list[tuple[Record, Undecodable]]

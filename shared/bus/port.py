@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from shared.contract.events import Event
@@ -35,9 +36,29 @@ class Undecodable(Exception):
         self.notices = notices
 
 
+class StopReason(StrEnum):
+    """Why a consumer stopped for good; a closed list, since it is a label."""
+
+    DEAD_LETTERS = "dead_letters"
+    OFFSETS_GONE = "offsets_gone"
+    UNREADABLE = "unreadable"
+
+
+class Stop(Exception):
+    """The consumer must not go on by itself: whatever it did next could lose something. A person has to look."""
+
+    def __init__(self, reason: StopReason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A Kafka record as it came. `recorded_at` is None where its timestamp is no sane time."""
+    """A Kafka record as it came. `recorded_at` is None where its timestamp is no sane time.
+
+    `unreadable` says why its bytes could not all be read; then it is not decoded but set aside, `cut` unless they are
+    here.
+    """
 
     topic: str
     partition: int
@@ -47,6 +68,8 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
+    unreadable: Undecodable | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,12 @@ class NotificationOutcomeData(Part):
 
 
 class DeadLetterData(Part):
-    """A record that could not be processed, whole: bytes as base64, so that it can be replayed once mended."""
+    """A record that could not be processed: where it stood, why, and its bytes as base64, to be replayed once mended.
+
+    Two kinds are `cut`, and can't be replayed from here: a record larger than any topic takes, which had been
+    compressed, leaves only the start of its value; one that can't be unpacked leaves nothing. `detail` says which. Both
+    stay where they stood until their topic's retention ends.
+    """
 
     service: str
     origin: Origin
@@ -229,6 +234,7 @@ class DeadLetterData(Part):
     key: str | None = None
     value: str | None = None
     headers: tuple[tuple[str, str | None], ...] = ()
+    cut: Literal[True] | None = None
 
 
 class Event(Part):
@@ -300,7 +306,7 @@ class NotificationOutcome(Event):
 
 
 class DeadLetter(Event):
-    """A record that a service could not process, kept whole."""
+    """A record that a service could not process, kept so that it can be replayed."""
 
     TYPE: ClassVar[str] = "guichet.record.dead.v1"
     type: Literal["guichet.record.dead.v1"] = "guichet.record.dead.v1"

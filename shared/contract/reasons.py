@@ -21,6 +21,7 @@ class Reason(StrEnum):
     NUMBER_OUT_OF_RANGE = "number_out_of_range"
     FORBIDDEN_CHARACTER = "forbidden_character"
     INVALID_HEADER = "invalid_header"
+    UNREADABLE_BATCH = "unreadable_batch"
     # the event's form
     NOT_A_CLOUDEVENT = "not_a_cloudevent"
     UNKNOWN_EVENT_TYPE = "unknown_event_type"
@@ -49,7 +50,6 @@ class Reason(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     # what the mesh could not do
     UNAVAILABLE = "unavailable"
-    NOT_THIS_TOPIC = "not_this_topic"
     HANDLER_ERROR = "handler_error"
     # routing
     UNKNOWN_SERVICE = "unknown_service"
@@ -66,7 +66,8 @@ MEANINGS: Mapping[Reason, str] = {
     Reason.TOO_DEEP: "It is nested too deeply.",
     Reason.NUMBER_OUT_OF_RANGE: "A number is not finite, or longer than any that is taken.",
     Reason.FORBIDDEN_CHARACTER: "A text holds a character that texts may not hold, such as NUL or a lone surrogate.",
-    Reason.INVALID_HEADER: "A header of a CloudEvent in binary mode can't be read.",
+    Reason.INVALID_HEADER: "A header of a CloudEvent in binary mode, or of a Kafka record, can't be read.",
+    Reason.UNREADABLE_BATCH: "Kafka's batch of records can't be unpacked, so none of them can be read.",
     Reason.NOT_A_CLOUDEVENT: "It is no CloudEvent 1.0, or no array of them where a batch is due.",
     Reason.UNKNOWN_EVENT_TYPE: "The contract has no event of this type.",
     Reason.UNSUPPORTED_VERSION: "The version of CloudEvents, or of this event type, is not known here.",
@@ -91,7 +92,6 @@ MEANINGS: Mapping[Reason, str] = {
     Reason.METHOD_NOT_ALLOWED: "This HTTP method does nothing here.",
     Reason.NOT_FOUND: "There is nothing here, or nothing that this agency may see.",
     Reason.UNAVAILABLE: "A part of the mesh did not answer; nothing was taken, send it again.",
-    Reason.NOT_THIS_TOPIC: "The event does not belong on this topic.",
     Reason.HANDLER_ERROR: "The mesh failed on this record. It is kept, and an operator has to look.",
     Reason.UNKNOWN_SERVICE: "The jurisdiction's catalogue has no service of this code.",
     Reason.NO_RULE: "No rule names an office for the request.",

@@ -43,7 +43,7 @@ OUTCOME = Topic("notifications.outcome", NotificationOutcome, "What became of ea
 DEAD_LETTERS = Topic(
     "mesh.dead-letters",
     DeadLetter,
-    "Records that could not be processed, whole.",
+    "Records that could not be processed, with where they stood and why.",
     key="`topic/partition/offset`: the origin of the record.",
     retention_ms=90 * _DAY_MS,
     # A record of a mebibyte grows by a third in base64.

@@ -3,15 +3,18 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.errors import for_code
+from aiokafka.protocol.produce import ProduceRequest
 from prometheus_client import CollectorRegistry
 
+from deploy.local.kafka import KafkaCluster
 from shared.bus.admin import apply_topics
 from shared.bus.kafka import KafkaBus, KafkaPublisher
 from shared.bus.loop import Handle
@@ -83,6 +86,7 @@ class Cluster:
     producer: AIOKafkaProducer
     stack: AsyncExitStack
     run: str = field(default_factory=lambda: uuid4().hex)
+    registries: list[CollectorRegistry] = field(default_factory=list)
 
     @property
     def service(self) -> str:
@@ -118,9 +122,50 @@ class Cluster:
                 topic.name, value, key=key, partition=partition, timestamp_ms=timestamp_ms, headers=headers
             )
 
+    async def send_batch(self, topic: Topic, data: bytes, *, partition: int = 0) -> None:
+        """Write a record batch as it is, byte for byte; its checksum must be right, or the broker refuses it."""
+        request = ProduceRequest(None, -1, 10_000, [(topic.name, [(partition, data)])])
+        leader = self.producer.client.cluster.leader_for_partition(TopicPartition(topic.name, partition))
+        response = await self.producer.client.send(leader, request)
+        ((_, ((_, error_code, *_),)),) = response.topics
+        assert error_code == 0, for_code(error_code)
+
+    async def delete(self, topic: Topic) -> None:
+        """Delete a topic, and return when it is gone."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            await admin.delete_topics([topic.name])
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while topic.name in await admin.list_topics():
+                assert time.monotonic() < deadline
+        finally:
+            await admin.close()
+
+    async def delete_before(self, topic: Topic, offset: int) -> None:
+        """Make the log of partition 0 begin at this offset, as retention does."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            await admin.delete_records({TopicPartition(topic.name, 0): RecordsToDelete(offset)})
+        finally:
+            await admin.close()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return when the condition holds, of something that tells nobody when it changes."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "it never came to hold"
+            await asyncio.sleep(0.05)
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """What the newest member counts."""
+        return self.registries[-1].get_sample_value(name, labels)
+
     async def member(self, *, clock: Clock | None = None, bootstrap: str | None = None) -> KafkaBus:
         """A consumer group's member, without consumers yet; stopped with the test."""
         registry = CollectorRegistry()
+        self.registries.append(registry)
         metrics = BusMetrics(registry)
         publisher = KafkaPublisher(self.service, self.bootstrap, metrics)
         await publisher.start()
@@ -194,11 +239,35 @@ class Cluster:
         return sorted(letters, key=lambda letter: letter.data.origin.offset)
 
 
+@asynccontextmanager
+async def cluster_at(bootstrap: str) -> AsyncIterator[Cluster]:
+    """A test's view of the cluster at this address."""
+    async with AsyncExitStack() as stack:
+        producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
+        await producer.start()
+        stack.push_async_callback(producer.stop)
+        yield Cluster(bootstrap, producer, stack)
+
+
 @pytest.fixture
 async def cluster(kafka: str) -> AsyncIterator[Cluster]:
     await apply_topics(kafka, [], partitions=6, replication=1)
-    async with AsyncExitStack() as stack:
-        producer = AIOKafkaProducer(bootstrap_servers=kafka, acks="all")
-        await producer.start()
-        stack.push_async_callback(producer.stop)
-        yield Cluster(kafka, producer, stack)
+    async with cluster_at(kafka) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+async def broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KafkaCluster]:
+    """A broker that tests may damage; it has no topics of the mesh."""
+    started = KafkaCluster(tmp_path_factory.mktemp("damaged-kafka"))
+    try:
+        await started.start()
+        yield started
+    finally:
+        await started.stop()
+
+
+@pytest.fixture
+async def damaged(broker: KafkaCluster) -> AsyncIterator[Cluster]:
+    async with cluster_at(broker.bootstrap) as found:
+        yield found

@@ -68,7 +68,7 @@ def test_every_subscriber_takes_batches_acknowledges_by_hand_and_never_commits_b
         options: dict[str, Any] = subscriber._connection_args
         assert subscriber.ack_policy is AckPolicy.MANUAL
         assert options["enable_auto_commit"] is False
-        assert options["auto_offset_reset"] == "earliest"
+        assert options["auto_offset_reset"] == "none"
         assert subscriber.group_id == f"guichet-{service.name}"
 
 
