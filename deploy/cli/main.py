@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -28,15 +28,19 @@ from deploy.replay.generator import DEFAULT_COUNT, DEFAULT_SEED
 from deploy.replay.jurisdiction import KEYS, read_keys, write_jurisdiction
 from deploy.replay.publisher import DEFAULT_REQUESTS_PER_SECOND
 from deploy.replay.report import FINDINGS_SHOWN
-from deploy.replay.run import MeshAddresses, prepare
+from deploy.replay.run import MeshAddresses, read_replay
 from deploy.replay.run import replay as play
 from shared.bus.admin import AppliedTopic, apply_topics
 from shared.contract.events import RequestAccepted
 from shared.jurisdiction import load_jurisdiction
 
+if TYPE_CHECKING:
+    from deploy.local.mesh import LocalMesh
+
 MESH_DIRECTORY = Path(".guichet/mesh")
 DEMO_DIRECTORY = Path(".guichet/demo")
 LOCAL_PARTITIONS = 6
+WATCHED_EVERY_SECONDS = 1.0
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -104,16 +108,27 @@ async def _up(directory: Path, jurisdiction: Path, brokers: int, *, as_json: boo
     folder = directory / "jurisdiction"
     if not (folder / KEYS).exists():
         write_jurisdiction(jurisdiction, folder)
+    elif jurisdiction != DJIBOUTI:
+        errors.print(f"The jurisdiction is that of an earlier start, {folder}; for another one name another --dir.")
     with errors.status("Starting the mesh …"):
         mesh = LocalMesh(directory, folder, apply_topics=topics_of(folder), brokers=brokers)
         await mesh.start()
     try:
         show_addresses(directory, as_json=as_json)
         errors.print("Stop it with Ctrl-C.")
-        await asyncio.Event().wait()
+        await _look_after(mesh)
     finally:
         errors.print("Stopping …")
         await mesh.stop()
+
+
+async def _look_after(mesh: "LocalMesh") -> NoReturn:
+    """Start a service that ended again; say so, and where its log is. Raises PartFailed for any other part."""
+    while True:
+        for name in mesh.ended():
+            screen.print(f"{name} ended and is started again; its log is {mesh.logs[name]}", style="yellow")
+            await mesh.restart(name)
+        await asyncio.sleep(WATCHED_EVERY_SECONDS)
 
 
 def topics_of(folder: Path) -> Any:
@@ -184,11 +199,13 @@ async def _replay(
 
     if running(directory):
         fail(Exit.CONFIGURATION, f"a mesh runs in {directory}; stop it first, or name another --dir")
-    # A replay is told from the beginning: what an earlier one left would answer in its place.
-    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+    # Whoever can't write the report should learn so now, and not when everything has been replayed.
+    await asyncio.to_thread(lambda: report.open("a").close())
     folder = directory / "jurisdiction"
     with screen.status("Reading the requests …"):
-        prepared = await asyncio.to_thread(prepare, file, folder, seed=seed, count=count)
+        prepared = await asyncio.to_thread(read_replay, file, seed=seed, count=count)
+    await asyncio.to_thread(clear, directory)
+    write_jurisdiction(prepared.jurisdiction, folder)
     with screen.status("Starting Kafka, the services, an SMSC and a mail server … (the first time, Kafka is fetched)"):
         mesh = LocalMesh(directory, folder, apply_topics=topics_of(folder), brokers=brokers)
         await mesh.start()
@@ -213,24 +230,21 @@ async def _replay(
         await mesh.stop()
 
 
+def clear(directory: Path) -> None:
+    """Remove what an earlier replay left, which would answer in the new one's place; never anything else."""
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / "jurisdiction" / KEYS).exists():
+        fail(Exit.CONFIGURATION, f"{directory} holds something else than a mesh's data; name another --dir")
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 @app.command()
 def publish(
-    file: Annotated[
-        Path, typer.Argument(help="Events as JSON (one, an array, or one a line); - reads standard input.")
-    ],
-    agency: Annotated[
-        str | None, typer.Option(help="The agency that publishes. Needed with --kafka or a local mesh.")
-    ] = None,
-    url: Annotated[
-        str | None, typer.Option(envvar="GUICHET_URL", help="Intake's address; else the local mesh's.")
-    ] = None,
-    key: Annotated[
-        str | None, typer.Option(envvar="GUICHET_KEY", help="The API key, <agency>.<secret>; else the local mesh's.")
-    ] = None,
-    kafka: Annotated[bool, typer.Option("--kafka", help="Publish to the agency's topic instead of over HTTP.")] = False,
-    bootstrap: Annotated[
-        str | None, typer.Option(envvar="KAFKA_BOOTSTRAP_SERVERS", help="Kafka's address; else the local mesh's.")
-    ] = None,
+    file: EventsFile,
+    agency: AgencyName = None,
+    url: IntakeUrl = None,
+    key: ApiKey = None,
+    kafka: OverKafka = False,
+    bootstrap: Bootstrap = None,
     directory: Directory = MESH_DIRECTORY,
     as_json: AsJson = False,
 ) -> None:

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from shared.bus.port import Unavailable
+from shared.config import ConfigError
 from shared.contract.topics import agency_topic
 
 HTTP_TIMEOUT_SECONDS = 30
@@ -68,12 +69,16 @@ async def publish_kafka(bootstrap: str, agency: str, events: Sequence[bytes]) ->
     """Send each event to the agency's topic, in order, acknowledged by all in-sync replicas."""
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True)
     results = []
+    topic = agency_topic(agency)
     try:
         await producer.start()
+        # The producer itself would wait for a topic that nobody makes, and say nothing.
+        if topic not in (await producer.client.fetch_all_metadata()).topics():
+            raise ConfigError([f"Kafka at {bootstrap} has no topic {topic}: is {agency!r} an agency of the register?"])
         for number, event in enumerate(events, 1):
             key, event_id = _named(event)
             async with asyncio.timeout(HTTP_TIMEOUT_SECONDS):
-                stood = await producer.send_and_wait(agency_topic(agency), event, key=key)
+                stood = await producer.send_and_wait(topic, event, key=key)
             place = {"topic": stood.topic, "partition": stood.partition, "offset": stood.offset}
             results.append(Published(number, event_id, "published", place))
     except (KafkaError, TimeoutError) as error:

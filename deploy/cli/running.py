@@ -33,7 +33,7 @@ class Exit(IntEnum):
 
 def fail(status: Exit, message: str) -> NoReturn:
     """End with this status and say why, on standard error."""
-    errors.print(message, style="bold red", markup=False)
+    errors.print(message, style="bold red", markup=False, soft_wrap=True)
     raise typer.Exit(status)
 
 
@@ -47,8 +47,12 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         raise typer.Exit(Exit.INTERRUPTED) from None
     except (PartFailed, Unavailable) as error:
         fail(Exit.UNAVAILABLE, str(error))
-    except (ConfigError, TopicConflict, SourceError, FileNotFoundError) as error:
+    except (ConfigError, TopicConflict, SourceError) as error:
         fail(Exit.CONFIGURATION, str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail(Exit.CONFIGURATION, f"{error.filename}: {error.strerror}")
 
 
 async def _until_stopped(work: Coroutine[Any, Any, T]) -> T:

@@ -129,6 +129,14 @@ class LocalMesh:
         """End a service with SIGKILL, as a crash would."""
         await self._services[service].kill()
 
+    def ended(self) -> list[str]:
+        """The services that no longer run. Raises PartFailed if another part does not: the mesh is lost without it."""
+        gone = [process for process in self.processes.values() if not process.alive]
+        for process in gone:
+            if process.name not in self._services:
+                raise process.failed("ended by itself")
+        return [process.name for process in gone]
+
     async def restart(self, service: str) -> None:
         """Stop a service if it runs, start it again on its old port with its old data, and wait until it is ready."""
         await self._services[service].stop(_DRAIN_SECONDS)

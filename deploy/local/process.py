@@ -96,17 +96,17 @@ class Process:
                         return
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
-            raise self._failed(f"did not answer within {within_seconds:g} s") from None
-        raise self._failed("ended before it answered")
+            raise self.failed(f"did not answer within {within_seconds:g} s") from None
+        raise self.failed("ended before it answered")
 
     async def completes(self, *, within_seconds: float) -> None:
         """Return once the program ended with status 0. Raises PartFailed for any other end, or when time runs out."""
         try:
             await self._ended(within_seconds)
             if self.alive:
-                raise self._failed(f"was not done within {within_seconds:g} s")
+                raise self.failed(f"was not done within {within_seconds:g} s")
             if self.status != 0:
-                raise self._failed("failed")
+                raise self.failed("failed")
         finally:
             await self.kill()
 
@@ -132,7 +132,8 @@ class Process:
         while self.alive and time.monotonic() < deadline:  # noqa: ASYNC110 - a process's end sets no event of ours
             await asyncio.sleep(_POLL_SECONDS)
 
-    def _failed(self, what: str) -> PartFailed:
+    def failed(self, what: str) -> PartFailed:
+        """The error that says what happened to it, with the end of its log."""
         status = "" if self.status is None else f" (status {self.status})"
         lines = self.log_path.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
         tail = "\n".join(f"  | {line}" for line in lines) or "  | (empty)"

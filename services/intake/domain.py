@@ -66,7 +66,7 @@ class Received:
 class State(BaseModel):
     """A frozen piece of what intake remembers."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
 class Claim(State):

@@ -44,8 +44,9 @@ from shared.bus.port import Unavailable
 from shared.clock import Clock
 from shared.contract.agency import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_EVENT_BYTES
 from shared.contract.events import Door, Problem, RequestRejected
-from shared.contract.reasons import Reason
+from shared.contract.reasons import MEANINGS, Reason
 from shared.jurisdiction import Agency
+from shared.log import get_logger
 from shared.metrics import IntakeMetrics
 from shared.store.port import Collection, StoreUnavailable
 
@@ -53,6 +54,8 @@ EVENTS = "/v1/events"
 REQUEST = "/v1/requests/{reference}"
 ROUTES = frozenset({EVENTS, REQUEST})
 RETRY_AFTER_SECONDS = 5
+
+log = get_logger(__name__)
 
 _STATUS_OF = {
     Reason.EMPTY: 400,
@@ -156,7 +159,8 @@ class HttpDoor:
     def _authenticated(self, request: Request) -> Agency:
         agency = self._authenticator.agency(request.headers.get("authorization"))
         if agency is None:
-            refuse(Reason.UNAUTHENTICATED, "send your key as Authorization: Bearer <agency id>.<secret>")
+            detail = "no agency has this key, or there is none: send Authorization: Bearer <agency id>.<secret>"
+            refuse(Reason.UNAUTHENTICATED, detail)
         return agency
 
     async def _decided(self, batch: Sequence[Received]) -> Sequence[Verdict]:
@@ -243,7 +247,8 @@ def build_http(door: HttpDoor, metrics: IntakeMetrics) -> FastAPI:
 
     @api.exception_handler(Unavailable)
     @api.exception_handler(StoreUnavailable)
-    async def unavailable(_request: Request, _error: Exception) -> Response:
+    async def unavailable(_request: Request, error: Exception) -> Response:
+        log.warning("an agency is told to try again", cause=type(error).__name__, detail=str(error))
         # What failed is in the log and in /ready; an agency needs to know only that it may try again.
         detail = "no answer can be given now; make the same call again, an event with the same id"
         return _problem((Problem(reason=Reason.UNAVAILABLE, detail=detail),))
@@ -357,7 +362,7 @@ def _problem(
     status = _status(problems)
     details = ProblemDetails(
         type=f"urn:guichet:problem:{first.reason}",
-        title=first.reason.replace("_", " ").capitalize(),
+        title=MEANINGS[first.reason],
         status=status,
         reason=first.reason,
         detail=f"{first.field}: {first.detail}" if first.field else first.detail,

@@ -8,7 +8,7 @@ import hmac
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALUES = {character: value for value, character in enumerate(ALPHABET)}
-_READ_AS = str.maketrans({"I": "1", "L": "1", "O": "0", "-": None, " ": None})
+_READ_AS = str.maketrans({"I": "1", "L": "1", "O": "0", "-": None, " ": None, "\u200e": None})
 _PAYLOAD_LENGTH = 11
 
 
@@ -24,7 +24,7 @@ def reference_of(request_id: str, secret: bytes, attempt: int = 0) -> str:
 def normalise(written: str) -> str | None:
     """The reference meant by what somebody typed or read out; None if it can't be one.
 
-    Case, spaces and hyphens do not matter; O is read as 0, I and L as 1.
+    Case, spaces and hyphens do not matter, nor the mark before it in right-to-left texts; O is read as 0, I and L as 1.
     """
     characters = written.upper().translate(_READ_AS)
     if len(characters) != _PAYLOAD_LENGTH + 1 or any(character not in _VALUES for character in characters):

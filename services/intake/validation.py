@@ -58,6 +58,17 @@ _REASONS = {
     "value_error": Reason.TIME_OUT_OF_RANGE,
 }
 
+_RFC3339_WANTED = "write it as RFC 3339: 2026-01-31T08:30:00Z"
+_DETAILS = {
+    "missing": "this field has to be there",
+    "extra_forbidden": "the contract has no such field",
+    "string_pattern_mismatch": "it is made of visible ASCII characters, without spaces",
+    "timezone_aware": _RFC3339_WANTED,
+}
+"""What to say where the models' parser speaks of patterns and inputs; elsewhere it says it well."""
+
+_ENUM_MEMBER = re.compile(r"<\w+\.\w+: ('\w+')>")
+
 
 class Refused(Exception):
     """Why an event can't be taken, with what could be read of it all the same."""
@@ -178,7 +189,7 @@ def _model_of(value: dict[str, Any], known: dict[str, str | None]) -> type[Reque
         raise refused(Reason.UNSUPPORTED_VERSION, 'the specversion has to be "1.0"', "specversion")
     named = value.get("type")
     if named is None:
-        raise refused(Reason.MISSING_FIELD, "Field required", "type")
+        raise refused(Reason.MISSING_FIELD, _DETAILS["missing"], "type")
     if not isinstance(named, str):
         raise refused(Reason.WRONG_TYPE, "Input should be a valid string", "type")
     model = _EVENTS.get(named)
@@ -199,7 +210,8 @@ def _problems(error: ValidationError) -> list[Problem]:
     problems: dict[str, Problem] = {}
     for entry in error.errors(include_url=False, include_input=False, include_context=False):
         parts = [str(part) for part in entry["loc"]]
-        kind, detail = entry["type"], entry["msg"]
+        kind = entry["type"]
+        detail = _detail(kind, entry["msg"])
         if parts[:2] == ["data", "attributes"] and len(parts) > 2:
             # One failed branch of the union for each type it could have been: say it once.
             del parts[3:]
@@ -219,6 +231,12 @@ def _problems(error: ValidationError) -> list[Problem]:
 def _shown(path: str) -> str | None:
     """The path of a field, fit to be told: keys are an agency's own and may be long or hold anything."""
     return "".join(character if character.isprintable() else "\ufffd" for character in path[:200]) or None
+
+
+def _detail(kind: str, said: str) -> str:
+    if kind.startswith("datetime"):
+        return _RFC3339_WANTED
+    return _DETAILS.get(kind) or _ENUM_MEMBER.sub(r"\1", said)
 
 
 def _reason(kind: str) -> Reason:
@@ -273,7 +291,7 @@ def _texts(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _time_problems(event: AgencyEvent, written: str, now: datetime) -> Iterator[Problem]:
     if not _RFC3339.fullmatch(written):
-        yield Problem(reason=Reason.INVALID_TIME, detail="write it as RFC 3339: 2026-01-31T08:30:00Z", field="time")
+        yield Problem(reason=Reason.INVALID_TIME, detail=_RFC3339_WANTED, field="time")
     elif event.time > now + FUTURE_TOLERANCE:
         yield Problem(reason=Reason.TIME_OUT_OF_RANGE, detail="it lies in the future", field="time")
     elif event.time.year < EARLIEST_YEAR:

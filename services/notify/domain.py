@@ -75,6 +75,15 @@ _STEP_OF_STATUS = {
     Status.RESOLVED: Step.RESOLVED,
     Status.CANCELLED: Step.CANCELLED,
 }
+_UNLISTED_SERVICE: Final = {
+    Language.FRENCH: "autre démarche",
+    Language.ARABIC: "خدمة أخرى",
+    Language.SOMALI: "adeeg kale",  # awaiting review by a native speaker
+    Language.AFAR: "aki taama",  # awaiting review by a native speaker
+    Language.ENGLISH: "other service",
+}
+"""What a service is called that the catalogue does not have: its code would tell a citizen nothing."""
+
 _BEFORE_ANY_RECEIPT = (State.PLANNED, State.SENDING)
 _OPEN_TO_RECEIPTS = (State.SENT, State.UNKNOWN)
 _INDEX = {status: index for index, status in enumerate(NotificationStatus)}
@@ -208,7 +217,7 @@ def _personalisation(
     service = jurisdiction.services.get(request.service_code)
     values = {
         "reference": request.reference,
-        "service": service.name_in(language) if service else request.service_code,
+        "service": service.name_in(language) if service else _UNLISTED_SERVICE[language],
     }
     if isinstance(event, RequestAssigned):
         values |= {"office": event.data.office.name, "due_date": format_date(event.data.due, language)}

@@ -23,6 +23,8 @@ TEMPLATES: Final = Path(__file__).parent / "templates"
 
 RIGHT_TO_LEFT: Final = frozenset({Language.ARABIC})
 
+_LEFT_TO_RIGHT_MARK: Final = "\u200e"
+
 _ALWAYS = frozenset({"reference", "service"})
 _ASSIGNED = frozenset({"office", "due_date"})
 _NOTE = frozenset({"note"})
@@ -101,7 +103,7 @@ class Templates:
         """The SMS that says it. Unsendable if it can't be said so."""
         rendering = self._renderings[notification.language, notification.step]
         try:
-            text = encode(rendering.sms.render(notification.personalisation))
+            text = encode(rendering.sms.render(_marked(notification.personalisation, notification.language)))
         except (TemplateError, ValueError) as error:
             raise Unsendable("not_renderable") from error
         accepted = notification.provider_references if notification.template == rendering.version else ()
@@ -112,17 +114,18 @@ class Templates:
         """The mail that says it. Unsendable if it can't be said so."""
         rendering = self._renderings[notification.language, notification.step]
         values = {"note": ""} | notification.personalisation
+        marked = _marked(values, notification.language)
         # A value keeps its own direction inside a sentence of the other one.
         isolated = {name: value and Markup("<bdi>{}</bdi>").format(value) for name, value in values.items()}
         try:
-            subject = rendering.subject.render(values)
+            subject = rendering.subject.render(marked)
             html = self._layout.render(
                 language=notification.language.value,
                 direction="rtl" if notification.language in RIGHT_TO_LEFT else "ltr",
                 subject=subject,
                 paragraphs=[Markup(each) for each in _said(rendering.paragraphs_html, isolated)],  # noqa: S704 - escaped
             )
-            text = "\n\n".join(_said(rendering.paragraphs, values)) + "\n"
+            text = "\n\n".join(_said(rendering.paragraphs, marked)) + "\n"
         except TemplateError as error:
             raise Unsendable("not_renderable") from error
         mail = Mail(notification.id, notification.recipient or "", notification.language, subject, text, html)
@@ -171,6 +174,13 @@ def _compile(
         paragraphs=tuple(map(plain.from_string, paragraphs)),
         paragraphs_html=tuple(map(escaping.from_string, paragraphs)),
     )
+
+
+def _marked(values: Mapping[str, str], language: Language) -> Mapping[str, str]:
+    """The values as plain text shows them: from right to left, groups of digits alone would change places."""
+    if language not in RIGHT_TO_LEFT:
+        return values
+    return {**values, "reference": _LEFT_TO_RIGHT_MARK + values["reference"]}
 
 
 def _said(paragraphs: tuple[Template, ...], values: Mapping[str, str]) -> list[str]:
@@ -229,7 +239,7 @@ def _problems_of_text(environment: Environment, text: str, allowed: frozenset[st
 
 
 def _problems_of_sms(environment: Environment, language: Language, text: str) -> Iterator[str]:
-    sample = environment.from_string(text.strip()).render(_sample_values(language))
+    sample = environment.from_string(text.strip()).render(_marked(_sample_values(language), language))
     if language not in _SEGMENTS_MAX:
         for character in offending_characters(sample):
             hint = _INSTEAD.get(character, "another word or sign")

@@ -140,6 +140,7 @@ class Sender(Generic[M]):
         lost = [held.notification for held in moved if held.notification.status is State.UNKNOWN]
         await self._references.keep(lost)
         saved = await self._save(moved, now)
+        self._warn_of_unknown(saved)
         return Turn(
             begun=[Begun(held, ready[held.notification.id]) for held in saved if held.notification.id in ready],
             untold=untold + [held for held in saved if held.notification.id not in ready],
@@ -152,6 +153,7 @@ class Sender(Generic[M]):
         # First, so that a crash in between leaves a row that its receipts can still find.
         await self._references.keep([held.notification for held in moved])
         saved = await self._save(moved, now)
+        self._warn_of_unknown(saved)
         await self.announce([held for held in saved if held.notification.outbox])
 
     async def announce(self, untold: Sequence[Held]) -> None:
@@ -235,6 +237,15 @@ class Sender(Generic[M]):
             self._room.clear()
             await self._room.wait()
         return free
+
+    def _warn_of_unknown(self, saved: Sequence[Held]) -> None:
+        for notification in (held.notification for held in saved if held.notification.status is State.UNKNOWN):
+            log.warning(
+                "nobody knows whether a message was sent",
+                provider=self._provider.name,
+                notification=notification.id,
+                reason=notification.reason,
+            )
 
     async def _save(self, moved: Sequence[Held], now: datetime) -> list[Held]:
         saved = await self._ledger.save(moved, now)

@@ -60,7 +60,7 @@ def decode_mesh_event(topics: Sequence[Topic]) -> Decode[Incoming[Event]]:
 
 
 def dead_letter(service: str, record: Record, refusal: Undecodable) -> Publication:
-    """The record with why it could not be processed. The same record gives the same bytes.
+    """The record with why a service could not process it. The same record there gives the same bytes.
 
     A record that decompressed to more than any topic takes is cut, since it would hold up its partition for ever.
     """
@@ -73,7 +73,7 @@ def dead_letter(service: str, record: Record, refusal: Undecodable) -> Publicati
         key, value, headers, cut = None, (value or b"")[:KEPT_BYTES], (), True
         detail = f"{detail} ({size} bytes; only the start is kept here)"
     event = DeadLetter(
-        id=event_id(origin_key, DeadLetter.TYPE),
+        id=event_id(f"{service}/{origin_key}", DeadLetter.TYPE),
         source=f"/guichet/{service}",
         subject=origin_key,
         time=record.recorded_at,

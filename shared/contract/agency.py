@@ -26,7 +26,7 @@ Code = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^
 class StrictPart(BaseModel):
     """A frozen piece of an agency's event that refuses what it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class SubmittedApplicant(StrictPart):
@@ -87,7 +87,7 @@ class AgencyEvent(BaseModel):
     attributes are allowed, as the specification asks, and ignored; their values are strings, numbers or booleans.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, hide_input_in_errors=True)
     __pydantic_extra__: dict[str, AttributeValue]
 
     TYPE: ClassVar[str]

@@ -80,7 +80,8 @@ class NotificationStatus(StrEnum):
 class Part(BaseModel):
     """A frozen piece of an event that ignores fields added by newer writers."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+    # A trace in a log must not show what a citizen wrote.
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants", hide_input_in_errors=True)
 
 
 class Applicant(Part):

@@ -92,3 +92,34 @@ def test_a_file_that_can_t_be_replayed_is_a_sentence_and_not_a_trace(tmp_path: P
     assert told.returncode == Exit.CONFIGURATION
     assert "Traceback" not in told.stderr
     assert "requests.csv" in told.stderr
+
+
+def test_a_replay_never_clears_a_directory_that_is_not_a_mesh_s(tmp_path: Path) -> None:
+    own = tmp_path / "thesis.txt"
+    own.write_text("years of work")
+    told = guichet("replay", "--count", "1", "--dir", tmp_path, "--report", tmp_path / "report.json")
+    assert told.returncode == Exit.CONFIGURATION
+    assert str(tmp_path) in told.stderr
+    assert own.read_text() == "years of work"
+
+
+def test_a_report_that_can_t_be_written_is_told_before_anything_is_replayed(tmp_path: Path) -> None:
+    told = guichet("replay", "--count", "1", "--dir", tmp_path / "mesh", "--report", tmp_path / "none" / "report.json")
+    assert told.returncode == Exit.CONFIGURATION
+    assert "No such file or directory" in told.stderr
+    assert not (tmp_path / "mesh").exists()
+
+
+def test_a_folder_where_a_file_is_due_is_a_sentence_and_not_a_trace(tmp_path: Path) -> None:
+    told = guichet("publish", tmp_path, "--url", "http://127.0.0.1:9", "--key", "etat-civil.x")
+    assert told.returncode == Exit.CONFIGURATION
+    assert "Traceback" not in told.stderr
+    assert told.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("agency", ["nobody", "no such"])
+async def test_an_agency_without_a_topic_is_told_at_once(kafka: str, agency: str) -> None:
+    told = guichet("publish", "-", "--kafka", "--agency", agency, "--bootstrap", kafka, stdin=json.dumps(EVENT))
+    assert told.returncode == Exit.CONFIGURATION
+    assert f"agency.{agency}.events" in told.stderr
+    assert told.stderr.count("\n") == 1

@@ -127,7 +127,9 @@ async def test_a_service_comes_back_where_it_was_after_a_kill(tmp_path: Path) ->
         before = await told(mesh, "intake")
         await mesh.kill("intake")
         assert not mesh.processes["intake"].alive
+        assert mesh.ended() == ["intake"]
         await mesh.restart("intake")
+        assert mesh.ended() == []
         after = await told(mesh, "intake")
         same = ("HTTP_PORT", "DATA_DIR", "REFERENCE_SECRET")
         assert [after[name] for name in same] == [before[name] for name in same]
@@ -135,6 +137,17 @@ async def test_a_service_comes_back_where_it_was_after_a_kill(tmp_path: Path) ->
         state = running(tmp_path)
         assert state
         assert state["pids"]["intake"] == after["PID"]
+
+
+async def test_a_part_that_ends_by_itself_is_told_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "SMTP_HOST"):
+        monkeypatch.setenv(name, "elsewhere.example")
+    monkeypatch.delenv("SMPP_HOST", raising=False)
+    async with LocalMesh(tmp_path, tmp_path, apply_topics=nothing, argv=stand_in, services=()) as mesh:
+        assert mesh.ended() == []
+        await mesh.processes["smsc"].kill()
+        with pytest.raises(PartFailed, match=r"smsc ended by itself.*smsc\.log"):
+            mesh.ended()
 
 
 @pytest.mark.usefixtures("elsewhere")

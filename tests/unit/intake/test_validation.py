@@ -845,3 +845,26 @@ def test_a_valid_event_always_passes_the_same_in_any_writing(event: JsonObject) 
     plain = read(json.dumps(event, ensure_ascii=False).encode())
     assert read(encoded(event)) == plain
     assert check_event(event, write_json(event), now=NOW, phone_region="DJ") == plain
+
+
+@pytest.mark.parametrize(
+    ("event", "path", "value", "said"),
+    [
+        (submitted, "id", "event 1", "it is made of visible ASCII characters, without spaces"),
+        (submitted, "time", "2026-03-01 08:00", "write it as RFC 3339: 2026-01-31T08:30:00Z"),
+        (submitted, "time", "yesterday", "write it as RFC 3339: 2026-01-31T08:30:00Z"),
+        (submitted, "data/urgent", True, "the contract has no such field"),
+        (
+            changed,
+            "data/status",
+            "done",
+            "Input should be 'in_progress', 'waiting_for_citizen', 'resolved' or 'cancelled'",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_of_the_contract(
+    event: Callable[[], JsonObject], path: str, value: Any, said: str
+) -> None:
+    with pytest.raises(Refused) as refusal:
+        read(encoded(put(event(), path, value)))
+    assert [problem.detail for problem in refusal.value.problems] == [said]

@@ -98,6 +98,22 @@ def test_nothing_is_told_of_a_request_that_is_merely_received(desk: "Desk", upda
     )
 
 
+@pytest.mark.parametrize("language", Language)
+def test_a_citizen_is_never_told_the_code_of_a_service_that_the_catalogue_does_not_have(
+    desk: "Desk", accepted: "MakeEvent", language: Language
+) -> None:
+    event = accepted(language=language)
+    request = event.data.request.model_copy(update={"service_code": "XK-71_b"})
+    event = event.model_copy(update={"data": event.data.model_copy(update={"request": request})})
+    notification = domain.plan(
+        event, jurisdiction=desk.jurisdiction, versions=desk.templates.versions, now=desk.clock.now()
+    )
+    assert notification is not None
+    text = "".join(desk.templates.short_message(notification).message.text.parts)
+    assert "XK-71_b" not in text
+    assert "()" not in text
+
+
 def test_the_note_of_an_office_goes_by_mail_and_never_by_sms(desk: "Desk", updated: "MakeEvent") -> None:
     plan = partial(domain.plan, jurisdiction=desk.jurisdiction, versions=desk.templates.versions, now=desk.clock.now())
     by_sms = plan(updated(note="Mme Ali, revenez"))

@@ -59,6 +59,15 @@ def test_every_step_is_said_in_every_language_with_its_reference_and_in_latin_di
     assert sms.template == mail.template == templates.versions[language, step]
 
 
+def test_in_arabic_a_mark_keeps_the_groups_of_a_reference_in_their_order(templates: Templates) -> None:
+    # Without it the bidirectional algorithm (UAX 9, W2 and N1) shows 1234-K9XQ as K9XQ-1234 behind an Arabic letter.
+    said = notification(Step.ACCEPTED, Language.ARABIC, reference="1234-K9XQ-HTB4")
+    mail = templates.mail(said).message
+    for text in ("".join(templates.short_message(said).message.text.parts), mail.subject, mail.text):
+        assert "\u200e1234-K9XQ-HTB4" in text
+    assert "<bdi>1234-K9XQ-HTB4</bdi>" in mail.html
+
+
 def test_a_service_with_a_name_beyond_gsm_keeps_its_accents_and_goes_as_ucs2(templates: Templates) -> None:
     sms = templates.short_message(notification(Step.ACCEPTED, service="Carte d’identité à l’hôtel de ville"))
     assert "l’hôtel" in "".join(sms.message.text.parts)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
 
-from shared.bus.loop import BatchLoop, decode_mesh_event
+from shared.bus.loop import BatchLoop, dead_letter, decode_mesh_event
 from shared.bus.port import Publication, Record, Unavailable, Undecodable
 from shared.contract.events import DeadLetter
 from shared.contract.reasons import Reason
@@ -119,6 +120,13 @@ async def test_the_same_record_gives_the_same_dead_letter_to_the_byte() -> None:
     await loop(Doubling(), once).process([record(0, b"x"), record(1, b"y")])
     await loop(Doubling(), again).process([record(1, b"y")])
     assert once.records(DEAD_LETTERS.name)[1] == again.records(DEAD_LETTERS.name)[0]
+
+
+def test_two_services_that_set_aside_one_record_tell_of_it_in_two_events() -> None:
+    refusal = Undecodable(Reason.NOT_JSON, "x")
+    letters = [dead_letter(service, record(0, b"x"), refusal) for service in ("routing", "notify")]
+    ids = {DeadLetter.model_validate_json(letter.value).id for letter in letters}
+    assert len(ids) == 2
 
 
 async def test_a_record_on_which_the_handler_fails_is_set_aside_alone() -> None:
@@ -256,6 +264,13 @@ def test_why_an_event_is_undecodable_names_the_field_and_repeats_nothing_of_it()
         decode_mesh_event([ACCEPTED])(record(0, broken, topic=ACCEPTED.name))
     assert refusal.value.detail.startswith("data.request.")
     assert "+4917139200" not in refusal.value.detail
+
+
+def test_a_trace_in_a_log_repeats_nothing_of_an_event_that_can_t_be_read() -> None:
+    broken = accepted(data={"request": {"applicant": {"phone": ["+4917139200 01"]}}, "timeline": {}})
+    with pytest.raises(ValidationError) as error:
+        ACCEPTED.event.model_validate_json(broken)
+    assert "+4917139200" not in str(error.value)
 
 
 @given(
