@@ -297,7 +297,8 @@ def check(
 
     Reads every topic, the committed offsets, notify's ledger, what the providers accepted by their own logs, the
     services' logs and metrics, and holds them against each other. What is not there to be read is left out, and said
-    so. Let the mesh come to rest first: what is still under way counts as missing.
+    so. Let the mesh come to rest first: what is still under way counts as missing. Dead letters are counted and are
+    no finding by themselves (see guichet dlq); records on the mesh's topics that can't be read are.
     """
     sources = local_sources(directory) or (Sources(bootstrap, mongodb_url=mongodb_url) if bootstrap else None)
     if sources is None:
