@@ -34,8 +34,9 @@ def configure_logging(service: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # aiokafka logs every heartbeat hiccup at INFO and a rebalance as ERROR-free chatter.
     logging.getLogger("aiokafka").setLevel(max(logging.WARNING, root.level))
+    # It calls an error what it tries again by itself, at every first start too. What lasts is in /ready and in the lag.
+    logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
     structlog.contextvars.bind_contextvars(service=service)
 
 
