@@ -26,6 +26,7 @@ IDLE_SECONDS_MAX: Final = 60.0
 
 _NOT_TAKEN: Final = Later("connection_lost")
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _WIRE: Final = compat32.clone(linesep="\r\n")
 
 log = get_logger(__name__)
@@ -183,7 +184,7 @@ def as_octets(mail: Mail, *, sender: Address, written_at: datetime) -> bytes:
 
 def _one_line(value: str, *, of: str) -> str:
     """The header's value, if what it was made of neither ends its line nor leaves ASCII unencoded."""
-    if not value.isascii() or len(of.splitlines()) > 1 or not of.isprintable():
+    if not value.isascii() or _CONTROL.search(of):
         raise ValueError("this can't stand in a header")
     return value
 
