@@ -57,7 +57,12 @@ class Service:
         self.name = name
         self.settings = settings
         self.clock = clock or SystemClock()
-        self.store = store or open_store(name, mongodb_url=settings.mongodb_url, data_dir=settings.data_dir)
+        self.store = store or open_store(
+            name,
+            mongodb_url=settings.mongodb_url,
+            mongodb_database=settings.mongodb_database,
+            data_dir=settings.data_dir,
+        )
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

@@ -14,6 +14,9 @@ class ServiceSettings(BaseSettings):
 
     kafka_bootstrap_servers: str = Field(description="Comma-separated host:port of Kafka brokers.")
     mongodb_url: str | None = Field(default=None, description="With it MongoDB is the store, without it SQLite.")
+    mongodb_database: str = Field(
+        default="guichet", pattern=r"^[a-z0-9_-]{1,40}$", description="What the services' database names begin with."
+    )
     data_dir: Path = Field(default=Path("data"), description="Folder of the SQLite files, one a service.")
     jurisdiction_dir: Path = Field(description="Folder with jurisdiction.yaml, agencies.yaml, services.yaml, …")
     http_host: str = "127.0.0.1"

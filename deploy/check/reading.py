@@ -40,7 +40,7 @@ from shared.bus.port import Record, Unavailable, Undecodable
 from shared.contract.events import DeadLetter, NotificationOutcome, RequestAccepted, RequestRejected
 from shared.contract.topics import ACCEPTED, MESH_TOPICS
 from shared.jurisdiction import load_jurisdiction
-from shared.store import open_store
+from shared.store import MONGODB_DATABASE, open_store
 from shared.store.port import StoreUnavailable
 
 POLL_MS = 500
@@ -64,6 +64,7 @@ class Sources:
     smtp_logs: Sequence[Path] | None = None
     notify_data: Path | None = None
     mongodb_url: str | None = None
+    mongodb_database: str = MONGODB_DATABASE
     service_urls: Mapping[str, str] = field(default_factory=dict)
     service_logs: Sequence[Path] = ()
     jurisdiction: Path | None = None
@@ -84,6 +85,7 @@ def local_sources(directory: Path) -> Sources | None:
         smtp_logs=[Path(state["smtp_log"])] if state["smtp_log"] else None,
         notify_data=directory / "data" / "notify",
         mongodb_url=state["mongodb_url"],
+        mongodb_database=state["mongodb_database"],
         service_urls=state["services"],
         service_logs=[Path(state["logs"][name]) for name in state["services"]],
         jurisdiction=folder if folder.exists() else None,
@@ -286,7 +288,12 @@ async def _read_ledger(sources: Sources) -> dict[str, LedgerRow] | None:
     folder = sources.notify_data
     if sources.mongodb_url is None and (folder is None or not (folder / "notify.sqlite").exists()):
         return None
-    store = open_store("notify", mongodb_url=sources.mongodb_url, data_dir=folder or Path())
+    store = open_store(
+        "notify",
+        mongodb_url=sources.mongodb_url,
+        mongodb_database=sources.mongodb_database,
+        data_dir=folder or Path(),
+    )
     try:
         await store.open()
         rows: dict[str, LedgerRow] = {}

@@ -184,7 +184,7 @@ class LocalMesh:
         )
         env.pop("MONGODB_URL", None)
         if mongodb_url := self.mongo.url if self.mongo else self._mongodb_url:
-            env["MONGODB_URL"] = mongodb_url
+            env |= {"MONGODB_URL": mongodb_url, "MONGODB_DATABASE": self._mongodb_database()}
         if self.smsc:
             env |= {"SMPP_HOST": self.smsc.host, "SMPP_PORT": str(self.smsc.port)}
             env |= {"SMPP_SYSTEM_ID": self.smsc.system_id, "SMPP_PASSWORD": self.smsc.password}
@@ -195,6 +195,10 @@ class LocalMesh:
             env |= {"SMTP_HOST": self.smtp.host, "SMTP_PORT": str(self.smtp.port)}
             env.setdefault("MAILS_PER_SECOND", "1000")
         return env
+
+    def _mongodb_database(self) -> str:
+        """Each directory has databases of its own on a server that may serve others: a new mesh begins with none."""
+        return os.environ.get("MONGODB_DATABASE") or f"guichet_{_kept_secret(self.directory / 'mongodb-name')[:8]}"
 
     def _write_state(self) -> None:
         file = self.directory / STATE_FILE
@@ -212,6 +216,7 @@ class LocalMesh:
             "smsc_log": str(self.smsc_log) if self.smsc_log else None,
             "smtp_log": str(self.smtp_log) if self.smtp_log else None,
             "mongodb_url": self.mongo.url if self.mongo else self._mongodb_url,
+            "mongodb_database": self._mongodb_database(),
         }
 
 

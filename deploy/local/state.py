@@ -12,7 +12,7 @@ def running(directory: Path) -> dict[str, Any] | None:
     """What `mesh.json` says of the mesh that runs in a directory; None if none does.
 
     Keys: pid (who started it), bootstrap, services (name to URL), pids and logs (name to each), smsc_log, smtp_log,
-    mongodb_url.
+    mongodb_url, mongodb_database.
     """
     try:
         state: dict[str, Any] = json.loads((directory / STATE_FILE).read_text())

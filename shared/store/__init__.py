@@ -5,12 +5,19 @@ from pathlib import Path
 from shared.store.port import Store
 from shared.store.sqlite import SqliteStore
 
+MONGODB_DATABASE = "guichet"
 
-def open_store(service: str, *, mongodb_url: str | None, data_dir: Path) -> Store:
-    """The store of this service, not yet connected: its own database in MongoDB where a URL is given, else its own
-    SQLite file in `data_dir`."""
+
+def open_store(
+    service: str, *, mongodb_url: str | None, data_dir: Path, mongodb_database: str = MONGODB_DATABASE
+) -> Store:
+    """The store of this service, not yet connected.
+
+    Where a URL is given, a database of its own in MongoDB, `<mongodb_database>_<service>`; else a SQLite file of its
+    own in `data_dir`.
+    """
     if mongodb_url:
         from shared.store.mongo import MongoStore
 
-        return MongoStore(mongodb_url, f"guichet_{service}")
+        return MongoStore(mongodb_url, f"{mongodb_database}_{service}")
     return SqliteStore(data_dir / f"{service}.sqlite")

@@ -118,6 +118,8 @@ async def test_parts_named_by_the_environment_are_used_and_not_started(
         intake = await told(mesh, "intake")
         assert intake["SMPP_HOST"] == intake["SMTP_HOST"] == "elsewhere.example"
         assert intake["MONGODB_URL"] == "mongodb://elsewhere.example"
+        # A server that serves others too: each mesh has databases of its own there.
+        assert intake["MONGODB_DATABASE"].startswith("guichet_")
     assert seen == [("elsewhere.example", 3)]
 
 
