@@ -314,8 +314,10 @@ def receipted(notification: Notification, now: datetime, *, reference: str, fail
     noted = notification.model_copy(update={"delivered_references": delivered})
     if len(delivered) < notification.segments:
         return noted
+    # A receipt can be read before the reply that it follows: nothing is delivered before it was sent.
+    moment = max(now, noted.timeline.sent or now)
     return _concluded(
-        noted.model_copy(update={"timeline": noted.timeline.at(delivered=now)}), State.DELIVERED, now, reason=None
+        noted.model_copy(update={"timeline": noted.timeline.at(delivered=moment)}), State.DELIVERED, moment, reason=None
     )
 
 

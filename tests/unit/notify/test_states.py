@@ -51,6 +51,12 @@ MOVES: dict[str, tuple[Callable[[Notification], Notification], set[State]]] = {
 }
 
 
+def test_a_receipt_that_was_read_before_the_reply_does_not_deliver_before_sending() -> None:
+    sent = domain.sent(sending(), START + timedelta(seconds=2))
+    timeline = domain.receipted(sent, START + timedelta(seconds=1), reference="a").timeline
+    assert timeline.delivered == timeline.sent == START + timedelta(seconds=2)
+
+
 @pytest.mark.parametrize("move", MOVES)
 @pytest.mark.parametrize("state", State)
 def test_a_move_is_made_only_from_where_it_can_be_made(move: str, state: State) -> None:
