@@ -431,12 +431,16 @@ def findings_of(results: Iterable[Result]) -> list[Finding]:
     return [finding for result in results for finding in result.findings or ()]
 
 
+START_GRAIN_SECONDS = 1.5
+"""How much too early a process may seem to have started: the kernel's own start is told in whole seconds."""
+
+
 def counts_all(service: str, scrape: Scrape, began: float | None) -> bool:
     """Whether the counters of this process stand for all that was ever published."""
     started = total(scrape, "process_start_time_seconds")
     put_back = total(scrape, "guichet_batch_failures_total")
     # The metrics service remembers what it has counted, through a batch that comes again, too.
-    return began is not None and started <= began and (not put_back or service == "metrics")
+    return began is not None and started + START_GRAIN_SECONDS <= began and (not put_back or service == "metrics")
 
 
 def total(scrape: Scrape, name: str, **labels: str) -> float:

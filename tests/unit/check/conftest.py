@@ -208,7 +208,7 @@ class Mesh:
             rulebook=RULEBOOK,
             accepted_values=self.accepted_values,
             scrapes=scrapes(self.ledger),
-            began=1.0,
+            began=3.0,
             personal=Personal({"4917139200001", "4917139200002", "a@example.org"}, {"Amina Warsama"}),
             mentions={"71392": "routing.log:1"},
         )
