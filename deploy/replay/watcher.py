@@ -9,13 +9,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from deploy.check.checks import GROUPS
 from deploy.replay.tally import Tally
 from shared.bus.loop import decode_mesh_event
 from shared.bus.port import Record, Unavailable, Undecodable
 from shared.contract.topics import DEAD_LETTERS, MESH_TOPICS
-
-GROUPS = {name: f"guichet-{name}" for name in ("intake", "routing", "notify", "metrics")}
-"""The consumer group of each service."""
 
 _POLL_MS = 200
 _GATHERED_SECONDS = 0.25
@@ -102,14 +100,16 @@ class Watcher:
     async def lags(self) -> dict[str, int]:
         """Records that each service has not committed yet. A service whose group is not known is left out."""
         lags: dict[str, int] = {}
-        for service, group in GROUPS.items():
+        for group in GROUPS:
             try:
                 committed = await self._admin.list_consumer_group_offsets(group)
                 ends = await self._consumer.end_offsets(list(committed)) if committed else {}
             except (KafkaError, ValueError):
                 continue
             if ends:
-                lags[service] = sum(max(0, end - max(0, committed[place].offset)) for place, end in ends.items())
+                lags[group.removeprefix("guichet-")] = sum(
+                    max(0, end - max(0, committed[place].offset)) for place, end in ends.items()
+                )
         return lags
 
     async def require(self, topics: Collection[str]) -> None:
