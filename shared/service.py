@@ -36,6 +36,7 @@ from shared.log import configure_logging, get_logger
 from shared.metrics import BusMetrics
 from shared.settings import ServiceSettings
 from shared.store import open_store
+from shared.store.failing import FailingStore
 from shared.store.port import Store, StoreUnavailable
 
 T = TypeVar("T")
@@ -57,20 +58,29 @@ class Service:
         self.name = name
         self.settings = settings
         self.clock = clock or SystemClock()
+        self.failpoints = settings.failpoints
         self.store = store or open_store(
             name,
             mongodb_url=settings.mongodb_url,
             mongodb_database=settings.mongodb_database,
             data_dir=settings.data_dir,
         )
+        if self.failpoints:
+            log.warning("failpoints are armed")
+            self.store = FailingStore(self.store, self.failpoints)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         metrics = BusMetrics(self.registry)
-        self._publisher = KafkaPublisher(name, settings.kafka_bootstrap_servers, metrics)
+        self._publisher = KafkaPublisher(name, settings.kafka_bootstrap_servers, metrics, failpoints=self.failpoints)
         self.bus = KafkaBus(
-            name, settings.kafka_bootstrap_servers, publisher=self._publisher, clock=self.clock, metrics=metrics
+            name,
+            settings.kafka_bootstrap_servers,
+            publisher=self._publisher,
+            clock=self.clock,
+            metrics=metrics,
+            failpoints=self.failpoints,
         )
         self._before_consuming: list[Callable[[], Awaitable[None]]] = []
         self._beside: dict[str, Callable[[], Awaitable[None]]] = {}

@@ -1,16 +1,22 @@
 """Settings that every service has. They come from the environment, once, in `app.py`, and nowhere else."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.failpoints import NONE, Failpoints, parse_failpoints
+
+
+def _parsed(value: str | Failpoints) -> Failpoints:
+    return parse_failpoints(value) if isinstance(value, str) else value
 
 
 class ServiceSettings(BaseSettings):
     """Where the parts of the mesh are. Each field is an environment variable of the same name in capitals."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
 
     kafka_bootstrap_servers: str = Field(description="Comma-separated host:port of Kafka brokers.")
     mongodb_url: str | None = Field(default=None, description="With it MongoDB is the store, without it SQLite.")
@@ -22,3 +28,7 @@ class ServiceSettings(BaseSettings):
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8080, ge=1, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    failpoints: Annotated[Failpoints, NoDecode, BeforeValidator(_parsed)] = Field(
+        default=NONE,
+        description="Where this process is to fail, to be tested: see shared.failpoints. Never in production.",
+    )

@@ -15,9 +15,10 @@ from services.intake.keys import Authenticator
 from services.intake.settings import IntakeSettings
 from shared.bus.gather import Gatherer
 from shared.bus.loop import Handle
-from shared.bus.port import Publication, Publisher
+from shared.bus.port import Publication, Publisher, Unavailable
 from shared.clock import Clock
 from shared.contract.topics import AGENCY_TOPIC_PATTERN
+from shared.failpoints import NONE, Failpoints, Point
 from shared.jurisdiction import Jurisdiction, load_jurisdiction
 from shared.metrics import IntakeMetrics
 from shared.service import Service
@@ -41,6 +42,7 @@ def build_doors(
     clock: Clock,
     reference_secret: bytes,
     metrics: IntakeMetrics,
+    failpoints: Failpoints = NONE,
 ) -> Doors:
     """Both doors of intake over these parts."""
     requests = store.collection("requests")
@@ -66,8 +68,10 @@ def build_doors(
         return [publication(verdict) for verdict in verdicts]
 
     async def from_http(batch: Sequence[Received]) -> list[Verdict]:
-        verdicts = await intake.decide(batch)
-        await publisher.publish([publication(verdict) for verdict in verdicts])
+        async with failpoints.at(Point.RECEIVED, Unavailable):
+            verdicts = await intake.decide(batch)
+            await publisher.publish([publication(verdict) for verdict in verdicts])
+        await failpoints.reach(Point.PUBLISHED, Unavailable)
         count(verdicts)
         return verdicts
 
@@ -97,6 +101,7 @@ def build_app(
         clock=service.clock,
         reference_secret=settings.reference_secret.get_secret_value().encode(),
         metrics=IntakeMetrics(service.registry),
+        failpoints=service.failpoints,
     )
     service.consume_pattern(
         AGENCY_TOPIC_PATTERN, decoder(jurisdiction, service.clock), doors.from_kafka, label="agency.*.events"

@@ -21,6 +21,7 @@ from aiokafka.errors import (
     CommitFailedError,
     IllegalStateError,
     KafkaError,
+    KafkaTimeoutError,
     OutOfOrderSequenceNumber,
     ProducerFenced,
 )
@@ -34,6 +35,7 @@ from shared.bus.port import Incoming, Publication, Record, Stop, StopReason, Una
 from shared.clock import Clock
 from shared.contract.events import Event
 from shared.contract.topics import Topic
+from shared.failpoints import NONE, Failpoints, Point
 from shared.ids import partition_of
 from shared.log import get_logger
 from shared.metrics import BusMetrics
@@ -88,10 +90,13 @@ log = get_logger(__name__)
 class KafkaPublisher:
     """Publishes whole batches through one idempotent producer."""
 
-    def __init__(self, service: str, bootstrap_servers: str, metrics: BusMetrics) -> None:
+    def __init__(
+        self, service: str, bootstrap_servers: str, metrics: BusMetrics, *, failpoints: Failpoints = NONE
+    ) -> None:
         self._client_id = f"guichet-{service}"
         self._bootstrap_servers = bootstrap_servers
         self._metrics = metrics
+        self._failpoints = failpoints
         self._producer: AIOKafkaProducer | None = None
         self._unresolved: dict[Place, set[Acknowledgement]] = {}
         self.broken: str | None = None
@@ -191,6 +196,9 @@ class KafkaPublisher:
     ) -> None:
         """Queue everything, and note in `sent` what is to be acknowledged, even if this is broken off."""
         for place, entries in placed.items():
+            if sent and self._failpoints.armed(Point.PARTLY_PUBLISHED):
+                await asyncio.wait([acknowledgement for _, acknowledgement in sent])
+                await self._failpoints.reach(Point.PARTLY_PUBLISHED, Unavailable)
             topic, partition = place
             builder = producer.create_batch()
             for key, value in entries:
@@ -214,6 +222,7 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
     loop: BatchLoop[T]
     clock: Clock
     metrics: BusMetrics
+    failpoints: Failpoints = NONE
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     in_flight: asyncio.Lock = field(default_factory=asyncio.Lock)
     failures_in_row: int = 0
@@ -250,7 +259,8 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
 
     async def _process(self, consumer: AIOKafkaConsumer, records: Sequence[Record]) -> bool:
         try:
-            await self.loop.process(records)
+            async with self.failpoints.at(Point.RECEIVED, Unavailable):
+                await self.loop.process(records)
         except (Unavailable, StoreUnavailable) as error:
             self._put_back(consumer, records, type(error).__name__, str(error))
             # To be restarted would not bring that part back.
@@ -284,8 +294,9 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
         if not ends:
             return
         try:
-            async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
+            async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS), self.failpoints.at(Point.PUBLISHED, KafkaTimeoutError):
                 await consumer.commit(ends)
+            await self.failpoints.reach(Point.COMMITTED, KafkaTimeoutError)
         except (CommitFailedError, IllegalStateError) as error:
             # Taken away meanwhile: the new owner does the batch again, to the same effect.
             self.metrics.batch_failures.labels("Rebalanced").inc()
@@ -387,7 +398,14 @@ class KafkaBus:
     """A service's consumers. Each runs the batch loop."""
 
     def __init__(
-        self, service: str, bootstrap_servers: str, *, publisher: KafkaPublisher, clock: Clock, metrics: BusMetrics
+        self,
+        service: str,
+        bootstrap_servers: str,
+        *,
+        publisher: KafkaPublisher,
+        clock: Clock,
+        metrics: BusMetrics,
+        failpoints: Failpoints = NONE,
     ) -> None:
         # Without the compiled parts a batch costs ten times as much; that must not go unnoticed.
         if "_crecords" not in DefaultRecordBatch.__module__:
@@ -399,6 +417,7 @@ class KafkaBus:
         self._publisher = publisher
         self._clock = clock
         self._metrics = metrics
+        self._failpoints = failpoints
         self._subscriptions: list[_Subscription[Any]] = []
         self._watching: asyncio.Task[None] | None = None
         for reason in StopReason:
@@ -437,7 +456,7 @@ class KafkaBus:
     def _subscribe(
         self, name: str, loop: BatchLoop[T], *, topics: Sequence[str] = (), pattern: str | None = None
     ) -> _Subscription[T]:
-        subscription: _Subscription[T] = _Subscription(name, loop, self._clock, self._metrics)
+        subscription: _Subscription[T] = _Subscription(name, loop, self._clock, self._metrics, self._failpoints)
         self._subscriptions.append(subscription)
 
         async def parse(raw: tuple[ConsumerRecord, ...]) -> KafkaMessage:
