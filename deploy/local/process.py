@@ -114,6 +114,7 @@ class Process:
         """End the whole group: ask (SIGTERM), then after the grace insist (SIGKILL). No-op if it never ran."""
         if self._group is not None and self.alive:
             leash.signalled(self._group, signal.SIGTERM)
+            self.resume()  # one that is suspended could not answer
             await self._ended(grace_seconds)
         await self.kill()
 
@@ -126,6 +127,16 @@ class Process:
         with suppress(BrokenPipeError):  # somebody ended the leash; what it held is ended all the same
             _tell_leash(f"-{self._group}")
         self._group = None
+
+    def suspend(self) -> None:
+        """Let the whole group do nothing at all until `resume` (SIGSTOP); its sockets stay open. No-op once ended."""
+        if self._group is not None:
+            leash.signalled(self._group, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a suspended group go on where it was (SIGCONT). No-op if it runs, and once it ended."""
+        if self._group is not None:
+            leash.signalled(self._group, signal.SIGCONT)
 
     async def _ended(self, within_seconds: float) -> None:
         deadline = time.monotonic() + within_seconds

@@ -34,9 +34,14 @@ time.sleep(60)
 """
 
 
+def state_of(pid: int | None) -> str:
+    """What `ps` says of a process, as T for one that is stopped; empty if it is gone."""
+    return subprocess.run(["/bin/ps", "-o", "stat=", "-p", str(pid)], stdout=PIPE, text=True).stdout
+
+
 def is_running(pid: int) -> bool:
     """Not counting a zombie: whoever inherits an orphan may be slow to bury it."""
-    state = subprocess.run(["/bin/ps", "-o", "stat=", "-p", str(pid)], stdout=PIPE, text=True).stdout
+    state = state_of(pid)
     return bool(state) and not state.startswith("Z")
 
 
@@ -112,6 +117,28 @@ async def test_a_stopped_program_may_be_started_again_and_a_running_one_may_not(
     assert part.alive
     assert part.pid != first
     await part.kill()
+
+
+async def test_a_suspended_program_does_nothing_until_it_is_resumed(tmp_path: Path, eventually: "Eventually") -> None:
+    part = process(tmp_path, *SLEEPER)
+    part.start()
+    part.suspend()
+    await eventually(lambda: state_of(part.pid).startswith("T"), within_seconds=10)
+    assert part.alive
+    part.resume()
+    await eventually(lambda: not state_of(part.pid).startswith("T"), within_seconds=10)
+    await part.kill()
+    part.suspend()  # of what has ended: nobody is left to be suspended
+    assert not part.alive
+
+
+async def test_stop_asks_a_suspended_program_politely_too(tmp_path: Path, eventually: "Eventually") -> None:
+    part = process(tmp_path, *SLEEPER)
+    part.start()
+    await eventually(lambda: says_up(part.log_path), within_seconds=10)
+    part.suspend()
+    await part.stop(grace_seconds=10)
+    assert part.status == -signal.SIGTERM
 
 
 async def test_a_failed_start_names_the_part_and_shows_the_end_of_its_log(tmp_path: Path) -> None:
