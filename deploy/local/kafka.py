@@ -58,7 +58,10 @@ class KafkaCluster:
         return ",".join(map(self._address, range(len(self._ports))))
 
     async def start(self) -> None:
-        """Return when every broker answers and knows all the others. Raises PartFailed."""
+        """Return when every broker answers and knows all the others; after `stop` or `kill_all`, with their old data.
+
+        Raises PartFailed.
+        """
         kafka, logging = await jars(_KAFKA), await jars(_LOGGING)
         classes = class_path([*kafka, *(jar for jar in logging if jar.name.startswith("log4j-slf4j"))])
         cluster_id = self._cluster_id()
@@ -79,11 +82,26 @@ class KafkaCluster:
         """End one broker with SIGKILL, as a crash would. Brokers are counted from 0; their Kafka node ids from 1."""
         await self.processes[index].kill()
 
+    async def kill_all(self) -> None:
+        """End all brokers at once, as a power cut would."""
+        await asyncio.gather(*(process.kill() for process in self.processes))
+
     async def restart(self, index: int) -> None:
         """Start a broker that was killed, or stop and start one that runs; on its old port, with its old data."""
         await self.processes[index].stop()
         self.processes[index].start()
         await self._in_service(index)
+
+    async def leader(self, topic: str, partition: int) -> int | None:
+        """Which broker leads a partition, counted from 0; None while none does. Raises KafkaError if nobody answers."""
+        client = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap, request_timeout_ms=3000)
+        try:
+            await client.start()
+            [described] = await client.describe_topics([topic])
+        finally:
+            await client.close()
+        nodes = {one["partition"]: one["leader"] for one in described["partitions"]}
+        return nodes[partition] - 1 if nodes[partition] > 0 else None
 
     def _address(self, index: int) -> str:
         return f"{LOOPBACK}:{self._ports[index]}"

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from deploy.local.kafka import KafkaCluster
@@ -76,9 +76,26 @@ async def test_three_brokers_take_and_keep_records_while_a_leader_is_killed_and_
         await create_topic(cluster.bootstrap, cluster.replication)
         async with producing(cluster.bootstrap) as producer:
             await producer.send_and_wait(TOPIC, b"before")
-            leader = producer.client.cluster.leader_for_partition(TopicPartition(TOPIC, 0))
-            await cluster.kill(leader - 1)
+            leader = await cluster.leader(TOPIC, 0)
+            assert leader is not None
+            await cluster.kill(leader)
             await producer.send_and_wait(TOPIC, b"without the leader")
-            await cluster.restart(leader - 1)
+            assert await cluster.leader(TOPIC, 0) not in (leader, None)
+            await cluster.restart(leader)
             await producer.send_and_wait(TOPIC, b"after")
         assert await read(cluster.bootstrap, 3) == [b"before", b"without the leader", b"after"]
+
+
+async def test_what_was_acknowledged_is_there_when_all_brokers_were_killed_and_come_back(tmp_path: Path) -> None:
+    async with running(tmp_path, brokers=3) as cluster:
+        await create_topic(cluster.bootstrap, cluster.replication)
+        async with producing(cluster.bootstrap) as producer:
+            await producer.send_and_wait(TOPIC, b"before")
+        before = cluster.bootstrap
+        await cluster.kill_all()
+        assert not any(process.alive for process in cluster.processes)
+        await cluster.start()
+        assert cluster.bootstrap == before
+        async with producing(cluster.bootstrap) as producer:
+            await producer.send_and_wait(TOPIC, b"after")
+        assert await read(cluster.bootstrap, 2) == [b"before", b"after"]
