@@ -12,7 +12,18 @@ from datetime import timedelta
 from enum import StrEnum
 from itertools import pairwise
 
-from deploy.check.observed import Decided, LedgerRow, Letter, Observed, Place, Sample, Scrape, ShortMessage, Sighting
+from deploy.check.observed import (
+    PROCESS_STARTED,
+    Decided,
+    LedgerRow,
+    Letter,
+    Observed,
+    Place,
+    Sample,
+    Scrape,
+    ShortMessage,
+    Sighting,
+)
 from services.notify.domain import State, user_message_reference
 from services.routing.domain import Assigned, decide
 from shared.contract.events import (
@@ -437,7 +448,7 @@ START_GRAIN_SECONDS = 1.5
 
 def counts_all(service: str, scrape: Scrape, began: float | None) -> bool:
     """Whether the counters of this process stand for all that was ever published."""
-    started = total(scrape, "process_start_time_seconds")
+    started = total(scrape, PROCESS_STARTED)
     put_back = total(scrape, "guichet_batch_failures_total")
     # The metrics service remembers what it has counted, through a batch that comes again, too.
     return began is not None and started + START_GRAIN_SECONDS <= began and (not put_back or service == "metrics")

@@ -236,6 +236,20 @@ Series = tuple[str, frozenset[tuple[str, str]]]
 Scrape = Mapping[Series, float]
 """What a service's /metrics said."""
 
+PROCESS_STARTED = "process_start_time_seconds"
+
+
+def together(replicas: Iterable[Scrape | None]) -> Scrape | None:
+    """What a service's replicas counted, as of one that started when the last of them did; None if one says nothing."""
+    counted: dict[Series, float] = {}
+    for scrape in replicas:
+        if scrape is None:
+            return None
+        for series, value in scrape.items():
+            before = counted.get(series, 0.0)
+            counted[series] = max(before, value) if series[0] == PROCESS_STARTED else before + value
+    return counted
+
 
 @dataclass(frozen=True, slots=True)
 class Personal:

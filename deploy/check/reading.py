@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,10 +29,11 @@ from deploy.check.observed import (
     Sightings,
     TopicPlace,
     sighting,
+    together,
 )
 from deploy.check.privacy import Gatherer, Mentions, impersonal
 from deploy.local.journal import read_journal
-from deploy.local.state import running
+from deploy.local.state import running, service_of
 from services.notify.domain import Notification, State
 from services.routing.calendar import load_calendar
 from services.routing.rules import load_rules
@@ -56,7 +58,8 @@ class Sources:
     """Where all that can be observed is. What is None or empty is not there to be read.
 
     `notify_data` is the folder of notify's SQLite file, which counts where there is no `mongodb_url`. `samples` of
-    committed offsets were taken during the run, oldest first; `faults` is when faults were injected.
+    committed offsets were taken during the run, oldest first; `faults` is when faults were injected. `service_urls`
+    are by replica, as in mesh.json: `routing`, `routing-2`, …
     """
 
     bootstrap: str
@@ -81,8 +84,8 @@ def local_sources(directory: Path) -> Sources | None:
     folder = directory / "jurisdiction"
     return Sources(
         bootstrap=state["bootstrap"],
-        smsc_logs=[Path(state["smsc_log"])] if state["smsc_log"] else None,
-        smtp_logs=[Path(state["smtp_log"])] if state["smtp_log"] else None,
+        smsc_logs=[Path(log) for log in state["smsc_logs"]] or None,
+        smtp_logs=[Path(log) for log in state["smtp_logs"]] or None,
         notify_data=directory / "data" / "notify",
         mongodb_url=state["mongodb_url"],
         mongodb_database=state["mongodb_database"],
@@ -108,7 +111,9 @@ async def observe(sources: Sources, *, requests: Collection[str] | None = None) 
             if (topics.at(sample) and not still_told) or monotonic() > deadline:
                 break
             await asyncio.sleep(POLL_MS / 1000)
-    scrapes = {service: await _scrape(url, topics.mentions) for service, url in sources.service_urls.items()}
+    scrapes: dict[str, list[Scrape | None]] = defaultdict(list)
+    for replica, url in sources.service_urls.items():
+        scrapes[service_of(replica)].append(await _scrape(url, topics.mentions))
     for log in sources.service_logs:
         _look_through(log, topics.mentions)
     return Observed(
@@ -124,7 +129,7 @@ async def observe(sources: Sources, *, requests: Collection[str] | None = None) 
         samples=[*sources.samples, sample],
         rulebook=read_rulebook(sources.jurisdiction) if sources.jurisdiction else None,
         accepted_values=topics.accepted_values,
-        scrapes={service: scrape for service, scrape in scrapes.items() if scrape} or None,
+        scrapes={service: counted for service, replicas in scrapes.items() if (counted := together(replicas))} or None,
         began=topics.began,
         personal=topics.citizens.personal(),
         mentions=topics.mentions.found,

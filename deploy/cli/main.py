@@ -154,9 +154,8 @@ def show_addresses(directory: Path, *, as_json: bool = False) -> None:
     for name, log in state["logs"].items():
         table.add_row(name, addresses.get(name, ""), log)
     screen.print(table)
-    for name in ("smsc", "smtp"):
-        if state[f"{name}_log"]:
-            screen.print(f"What the {name} accepted: {state[f'{name}_log']}", soft_wrap=True)
+    for log in (*state["smsc_logs"], *state["smtp_logs"]):
+        screen.print(f"What the {Path(log).stem} accepted: {log}", soft_wrap=True)
     screen.print(f"API keys: {directory / 'jurisdiction' / KEYS}", soft_wrap=True)
 
 

@@ -6,9 +6,10 @@ import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import aiohttp
 
@@ -18,7 +19,7 @@ from deploy.local.ports import LOOPBACK, free_port
 from deploy.local.process import PartFailed, Process, module_argv, project_env, together
 from deploy.local.smsc import RecordingSmsc
 from deploy.local.smtp import RecordingSmtp
-from deploy.local.state import STATE_FILE, running
+from deploy.local.state import STATE_FILE, running, service_of
 
 SERVICES = ("intake", "routing", "notify", "metrics")
 _READY_SECONDS = 60.0
@@ -40,6 +41,10 @@ class LocalMesh:
     SMPP_PORT, SMPP_SYSTEM_ID, SMPP_PASSWORD), SMTP_HOST (with SMTP_PORT), MONGODB_URL. `mongodb` True starts the
     MongoDB stand-in, False keeps the services on SQLite, None leaves it to the environment.
 
+    `replicas` of a service (one where it is not named) share its data and its secrets; they are called `routing`,
+    `routing-2`, … So are the `providers` of a channel: `smsc`, `smsc-2`, `smtp`, `smtp-2`; notify is told of the second
+    by SMPP2_HOST, SMTP2_HOST and what goes with them. `env` is what every service is told besides.
+
     Everything is kept under `directory`, and a mesh started there again goes on with it. `mesh.json` there says
     what runs where, for other commands, for as long as it runs.
     """
@@ -52,7 +57,10 @@ class LocalMesh:
         apply_topics: ApplyTopics,
         brokers: int = 1,
         services: Sequence[str] = SERVICES,
+        replicas: Mapping[str, int] = {},
+        providers: Literal[1, 2] = 1,
         mongodb: bool | None = None,
+        env: Mapping[str, str] = {},
         argv: Callable[[str], Sequence[str]] = service_argv,
     ) -> None:
         self.directory = directory = directory.resolve()
@@ -60,12 +68,17 @@ class LocalMesh:
         self._apply_topics = apply_topics
         self._argv = argv
         self._replication = min(brokers, 3)
-        self._ports = {name: free_port() for name in services}
+        self._env = env
+        self._ports: dict[str, int] = {}
+        for service in services:
+            for _ in range(replicas.get(service, 1)):
+                self._new_replica(service)
         self._services: dict[str, Process] = {}
         given = os.environ.keys()
         self.kafka = KafkaCluster(directory / "kafka", brokers) if "KAFKA_BOOTSTRAP_SERVERS" not in given else None
-        self.smsc = RecordingSmsc(directory) if "SMPP_HOST" not in given else None
-        self.smtp = RecordingSmtp(directory) if "SMTP_HOST" not in given else None
+        numbers = range(1, providers + 1)
+        self.smscs = [RecordingSmsc(directory, _numbered("smsc", n)) for n in numbers if "SMPP_HOST" not in given]
+        self.sinks = [RecordingSmtp(directory, _numbered("smtp", n)) for n in numbers if "SMTP_HOST" not in given]
         self.mongo = MongoServer(directory / "mongo") if mongodb else None
         self._mongodb_url = None if mongodb is False else os.environ.get("MONGODB_URL")
 
@@ -75,18 +88,8 @@ class LocalMesh:
         return self.kafka.bootstrap if self.kafka else os.environ["KAFKA_BOOTSTRAP_SERVERS"]
 
     @property
-    def smsc_log(self) -> Path | None:
-        """What our SMSC accepted, as JSON lines; None if the environment names another."""
-        return self.smsc.log if self.smsc else None
-
-    @property
-    def smtp_log(self) -> Path | None:
-        """What our SMTP sink accepted, as JSON lines; None if the environment names another."""
-        return self.smtp.log if self.smtp else None
-
-    @property
     def processes(self) -> dict[str, Process]:
-        """Every process started so far, by name; the services under their own names."""
+        """Every process started so far, by name: services and their replicas, kafka-0, …, providers, mongo."""
         kafka = self.kafka.processes if self.kafka else []
         parts = [part.process for part in self._parts]
         return {process.name: process for process in (*kafka, *parts, *self._services.values())}
@@ -97,7 +100,7 @@ class LocalMesh:
         return {name: process.log_path for name, process in self.processes.items()}
 
     def service_url(self, name: str) -> str:
-        """`http://host:port` of a service, without a slash at the end."""
+        """`http://host:port` of a service's replica, without a slash at the end."""
         return f"http://{LOOPBACK}:{self._ports[name]}"
 
     async def start(self) -> None:
@@ -125,9 +128,17 @@ class LocalMesh:
         if self.kafka:
             await self.kafka.stop()
 
-    async def kill(self, service: str) -> None:
-        """End a service with SIGKILL, as a crash would."""
-        await self._services[service].kill()
+    async def kill(self, name: str) -> None:
+        """End a service, a broker or another part with SIGKILL, as a crash would."""
+        await self.processes[name].kill()
+
+    def freeze(self, name: str) -> None:
+        """Let a service, a broker or another part do nothing at all (SIGSTOP), until `thaw`. Its connections stay."""
+        self.processes[name].suspend()
+
+    def thaw(self, name: str) -> None:
+        """Let what was frozen go on where it was (SIGCONT)."""
+        self.processes[name].resume()
 
     def ended(self) -> list[str]:
         """The services that no longer run. Raises PartFailed if another part does not: the mesh is lost without it."""
@@ -137,10 +148,28 @@ class LocalMesh:
                 raise process.failed("ended by itself")
         return [process.name for process in gone]
 
-    async def restart(self, service: str) -> None:
-        """Stop a service if it runs, start it again on its old port with its old data, and wait until it is ready."""
-        await self._services[service].stop(_DRAIN_SECONDS)
-        await self._start_service(service)
+    async def restart(self, name: str, env: Mapping[str, str] = {}, *, ready: bool = True) -> None:
+        """Stop a service if it runs, and start it again on its old port with its old data.
+
+        `env` is what it is told besides, for this run only. Returns when it is ready, or at once if `ready` is False.
+        """
+        await self._services[name].stop(_DRAIN_SECONDS)
+        self._services[name] = self._service(name, env)
+        await self._start_service(name, ready=ready)
+        self._write_state()
+
+    async def add(self, service: str) -> str:
+        """Start one more replica of a service; its name, once it is ready."""
+        name = self._new_replica(service)
+        self._services[name] = self._service(name)
+        await self._start_service(name)
+        self._write_state()
+        return name
+
+    async def remove(self, name: str) -> None:
+        """Stop a replica for good; what it held is sent and committed first."""
+        await self._services[name].stop(_DRAIN_SECONDS)
+        del self._services[name], self._ports[name]
         self._write_state()
 
     async def __aenter__(self) -> Self:
@@ -155,25 +184,36 @@ class LocalMesh:
     @property
     def _parts(self) -> "list[RecordingSmsc | RecordingSmtp | MongoServer]":
         """Those of ours that the services speak to, apart from Kafka."""
-        return [part for part in (self.smsc, self.smtp, self.mongo) if part]
+        return [*self.smscs, *self.sinks, *([self.mongo] if self.mongo else [])]
 
     async def _start_kafka(self) -> None:
         if self.kafka:
             await self.kafka.start()
         await self._apply_topics(self.bootstrap, self._replication)
 
-    async def _start_service(self, name: str) -> None:
+    async def _start_service(self, name: str, *, ready: bool = True) -> None:
         service = self._services[name]
         service.start()
-        await service.answers(partial(_is_ready, self.service_url(name)), within_seconds=_READY_SECONDS)
+        if ready:
+            await service.answers(partial(_is_ready, self.service_url(name)), within_seconds=_READY_SECONDS)
 
-    def _service(self, name: str) -> Process:
-        data = self.directory / "data" / name
+    def _new_replica(self, service: str) -> str:
+        """The first name that is free for one more replica, which has a port from now on."""
+        name = next(name for number in count(1) if (name := _numbered(service, number)) not in self._ports)
+        if service == "metrics" and name != service:
+            raise ValueError("metrics runs once: its gauges are in its memory")
+        self._ports[name] = free_port()
+        return name
+
+    def _service(self, name: str, more: Mapping[str, str] = {}) -> Process:
+        service = service_of(name)
+        data = self.directory / "data" / service
         data.mkdir(parents=True, exist_ok=True)
         env = self._common_env() | {"DATA_DIR": str(data), "HTTP_PORT": str(self._ports[name])}
-        if name == "intake":  # nobody else makes or checks references
+        if service == "intake":  # nobody else makes or checks references
             env["REFERENCE_SECRET"] = _kept_secret(self.directory / "reference-secret")
-        return Process(name, self._argv(name), env=env, log_path=self.directory / f"{name}.log")
+        env |= {**self._env, **more}
+        return Process(name, self._argv(service), env=env, log_path=self.directory / f"{name}.log")
 
     def _common_env(self) -> dict[str, str]:
         """What every service is told. What the environment says of a part that is not ours is passed on as it is."""
@@ -185,15 +225,15 @@ class LocalMesh:
         env.pop("MONGODB_URL", None)
         if mongodb_url := self.mongo.url if self.mongo else self._mongodb_url:
             env |= {"MONGODB_URL": mongodb_url, "MONGODB_DATABASE": self._mongodb_database()}
-        if self.smsc:
-            env |= {"SMPP_HOST": self.smsc.host, "SMPP_PORT": str(self.smsc.port)}
-            env |= {"SMPP_SYSTEM_ID": self.smsc.system_id, "SMPP_PASSWORD": self.smsc.password}
-            # The defaults are what an operator's SMSC allows; ours takes what comes.
-            env.setdefault("SMS_PER_SECOND", "1000")
-            env.setdefault("SMPP_WINDOW", "200")
-        if self.smtp:
-            env |= {"SMTP_HOST": self.smtp.host, "SMTP_PORT": str(self.smtp.port)}
-            env.setdefault("MAILS_PER_SECOND", "1000")
+        # The defaults are what an operator's provider allows; ours take what comes.
+        for prefix, smsc in zip(("SMPP", "SMPP2"), self.smscs, strict=False):
+            env |= {f"{prefix}_HOST": smsc.host, f"{prefix}_PORT": str(smsc.port)}
+            env |= {f"{prefix}_SYSTEM_ID": smsc.system_id, f"{prefix}_PASSWORD": smsc.password}
+            env.setdefault(f"{prefix}_PER_SECOND", "1000")
+            env.setdefault(f"{prefix}_WINDOW", "200")
+        for prefix, sink in zip(("SMTP", "SMTP2"), self.sinks, strict=False):
+            env |= {f"{prefix}_HOST": sink.host, f"{prefix}_PORT": str(sink.port)}
+            env.setdefault(f"{prefix}_PER_SECOND", "1000")
         return env
 
     def _mongodb_database(self) -> str:
@@ -213,11 +253,16 @@ class LocalMesh:
             "services": {name: self.service_url(name) for name in self._services},
             "pids": {name: process.pid for name, process in self.processes.items()},
             "logs": {name: str(path) for name, path in self.logs.items()},
-            "smsc_log": str(self.smsc_log) if self.smsc_log else None,
-            "smtp_log": str(self.smtp_log) if self.smtp_log else None,
+            "smsc_logs": [str(smsc.log) for smsc in self.smscs],
+            "smtp_logs": [str(sink.log) for sink in self.sinks],
             "mongodb_url": self.mongo.url if self.mongo else self._mongodb_url,
             "mongodb_database": self._mongodb_database(),
         }
+
+
+def _numbered(name: str, number: int) -> str:
+    """What the first, second, … of a kind is called: `routing`, `routing-2`, …"""
+    return name if number == 1 else f"{name}-{number}"
 
 
 async def _is_ready(url: str) -> bool:

@@ -191,11 +191,13 @@ class RecordingSmsc:
     system_id = "guichet"
     password = "guichet"  # noqa: S105 - of a part that only loopback reaches; SMPP takes eight characters at most
 
-    def __init__(self, directory: Path, *, receipt_delay_ms: int = 200, refuse_suffix: str = "0000") -> None:
+    def __init__(
+        self, directory: Path, name: str = "smsc", *, receipt_delay_ms: int = 200, refuse_suffix: str = "0000"
+    ) -> None:
         self.port = free_port()
-        self.log = directory / "smsc.jsonl"
+        self.log = directory / f"{name}.jsonl"
         self.process = Process(
-            "smsc",
+            name,
             module_argv(
                 "deploy.local.smsc",
                 *("--port", self.port, "--log", self.log),
@@ -203,7 +205,7 @@ class RecordingSmsc:
                 *("--system-id", self.system_id, "--password", self.password),
             ),
             env=project_env(),
-            log_path=directory / "smsc.log",
+            log_path=directory / f"{name}.log",
         )
 
     async def start(self) -> None:

@@ -56,14 +56,14 @@ class RecordingSmtp:
 
     host = LOOPBACK
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = "smtp") -> None:
         self.port = free_port()
-        self.log = directory / "smtp.jsonl"
+        self.log = directory / f"{name}.jsonl"
         self.process = Process(
-            "smtp",
+            name,
             module_argv("deploy.local.smtp", "--port", self.port, "--log", self.log),
             env=project_env(),
-            log_path=directory / "smtp.log",
+            log_path=directory / f"{name}.log",
         )
 
     async def start(self) -> None:

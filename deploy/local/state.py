@@ -11,8 +11,8 @@ STATE_FILE = "mesh.json"
 def running(directory: Path) -> dict[str, Any] | None:
     """What `mesh.json` says of the mesh that runs in a directory; None if none does.
 
-    Keys: pid (who started it), bootstrap, services (name to URL), pids and logs (name to each), smsc_log, smtp_log,
-    mongodb_url, mongodb_database.
+    Keys: pid (who started it), bootstrap, services (replica's name to URL), pids and logs (name to each), smsc_logs and
+    smtp_logs (what our providers accepted: none where the environment names others), mongodb_url, mongodb_database.
     """
     try:
         state: dict[str, Any] = json.loads((directory / STATE_FILE).read_text())
@@ -20,3 +20,8 @@ def running(directory: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ProcessLookupError, PermissionError):  # PermissionError: the number is a stranger's now
         return None
     return state
+
+
+def service_of(replica: str) -> str:
+    """The service that a replica is one of: `routing` for `routing`, `routing-2`, …"""
+    return replica.partition("-")[0]

@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -16,6 +16,9 @@ from deploy.local.mesh import LocalMesh
 from deploy.local.ports import listens
 from deploy.local.process import PartFailed
 from deploy.local.state import running
+
+if TYPE_CHECKING:
+    from tests.mesh.parts.conftest import Eventually
 
 # Ready at once, tells what it was told, and drains when asked to stop.
 STAND_IN = """
@@ -57,6 +60,15 @@ async def nothing(_bootstrap: str, _replication: int) -> None: ...
 async def told(mesh: LocalMesh, service: str) -> dict[str, Any]:
     async with aiohttp.request("GET", f"{mesh.service_url(service)}/env") as answer:
         return dict(json.loads(await answer.text()))
+
+
+async def answers(mesh: LocalMesh, service: str) -> bool:
+    """Whether a service says anything within a moment."""
+    try:
+        async with asyncio.timeout(0.5):
+            return bool(await told(mesh, service))
+    except (TimeoutError, aiohttp.ClientError):
+        return False
 
 
 @pytest.fixture
@@ -139,6 +151,110 @@ async def test_a_service_comes_back_where_it_was_after_a_kill(tmp_path: Path) ->
         state = running(tmp_path)
         assert state
         assert state["pids"]["intake"] == after["PID"]
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_replicas_have_ports_and_logs_of_their_own_and_share_data_and_secrets(tmp_path: Path) -> None:
+    mesh = LocalMesh(
+        tmp_path, tmp_path, apply_topics=nothing, argv=stand_in, services=("intake",), replicas={"intake": 2}
+    )
+    async with mesh:
+        first, second = await told(mesh, "intake"), await told(mesh, "intake-2")
+        assert [first[name] == second[name] for name in ("DATA_DIR", "REFERENCE_SECRET")] == [True, True]
+        assert [first[name] == second[name] for name in ("HTTP_PORT", "PID")] == [False, False]
+        assert mesh.logs["intake-2"] == tmp_path / "intake-2.log"
+        state = running(tmp_path)
+        assert state
+        assert state["services"]["intake-2"] == mesh.service_url("intake-2")
+        await mesh.kill("intake-2")
+        assert mesh.ended() == ["intake-2"]
+        await mesh.restart("intake-2")
+        assert (await told(mesh, "intake-2"))["HTTP_PORT"] == second["HTTP_PORT"]
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_a_replica_joins_and_leaves_while_the_others_run(tmp_path: Path) -> None:
+    async with LocalMesh(tmp_path, tmp_path, apply_topics=nothing, argv=stand_in, services=("routing",)) as mesh:
+        before = await told(mesh, "routing")
+        assert [await mesh.add("routing"), await mesh.add("routing")] == ["routing-2", "routing-3"]
+        assert (await told(mesh, "routing-3"))["DATA_DIR"] == before["DATA_DIR"]
+        leaving, log = mesh.processes["routing-2"], mesh.logs["routing-2"]
+        await mesh.remove("routing-2")
+        assert not leaving.alive
+        assert log.read_text().endswith("drained\n")
+        state = running(tmp_path)
+        assert state
+        assert set(state["services"]) == {"routing", "routing-3"}
+        assert mesh.ended() == []
+        assert await mesh.add("routing") == "routing-2"  # the name that is free again
+        assert (await told(mesh, "routing"))["PID"] == before["PID"]
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_a_second_replica_of_metrics_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="metrics runs once"):
+        LocalMesh(tmp_path, tmp_path, apply_topics=nothing, argv=stand_in, replicas={"metrics": 2})
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_what_a_service_is_told_for_one_run_is_forgotten_by_the_next(tmp_path: Path) -> None:
+    mesh = LocalMesh(
+        tmp_path, tmp_path, apply_topics=nothing, argv=stand_in, services=("routing",), env={"LOG_LEVEL": "debug"}
+    )
+    async with mesh:
+        assert (await told(mesh, "routing"))["LOG_LEVEL"] == "debug"
+        await mesh.restart("routing", {"FAULT": "once", "LOG_LEVEL": "error"})
+        once = await told(mesh, "routing")
+        assert (once["FAULT"], once["LOG_LEVEL"]) == ("once", "error")
+        await mesh.restart("routing")
+        again = await told(mesh, "routing")
+        assert "FAULT" not in again
+        assert again["LOG_LEVEL"] == "debug"
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_a_service_that_is_meant_to_crash_at_once_is_not_waited_for(
+    tmp_path: Path, eventually: "Eventually"
+) -> None:
+    def argv(_service: str) -> list[str]:
+        return [sys.executable, "-c", "import os\nif 'CRASH' in os.environ: os.abort()\n" + STAND_IN]
+
+    async with LocalMesh(tmp_path, tmp_path, apply_topics=nothing, argv=argv, services=("routing",)) as mesh:
+        await mesh.restart("routing", {"CRASH": "1"}, ready=False)
+        await eventually(lambda: mesh.ended() == ["routing"], within_seconds=10)
+        await mesh.restart("routing")
+        assert mesh.ended() == []
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_what_is_frozen_answers_nothing_until_it_is_thawed(tmp_path: Path) -> None:
+    async with LocalMesh(tmp_path, tmp_path, apply_topics=nothing, argv=stand_in, services=("routing",)) as mesh:
+        before = await told(mesh, "routing")
+        mesh.freeze("routing")
+        assert not await answers(mesh, "routing")
+        assert mesh.ended() == []
+        mesh.thaw("routing")
+        assert (await told(mesh, "routing"))["PID"] == before["PID"]
+
+
+async def test_a_second_provider_of_each_channel_runs_when_asked_for_and_notify_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "elsewhere.example")
+    mesh = LocalMesh(tmp_path, tmp_path, apply_topics=nothing, argv=stand_in, services=("notify",), providers=2)
+    async with mesh:
+        assert set(mesh.processes) == {"smsc", "smsc-2", "smtp", "smtp-2", "notify"}
+        notify = await told(mesh, "notify")
+        ports = [smsc.port for smsc in mesh.smscs] + [sink.port for sink in mesh.sinks]
+        for prefix, port in zip(("SMPP", "SMPP2", "SMTP", "SMTP2"), ports, strict=True):
+            assert notify[f"{prefix}_PORT"] == str(port)
+            assert await listens(port)
+        assert (notify["SMPP2_HOST"], notify["SMTP2_HOST"]) == ("127.0.0.1", "127.0.0.1")
+        assert (notify["SMPP2_SYSTEM_ID"], notify["SMPP2_PASSWORD"]) == (mesh.smscs[1].system_id, "guichet")
+        state = running(tmp_path)
+        assert state
+        assert state["smsc_logs"] == [str(tmp_path / name) for name in ("smsc.jsonl", "smsc-2.jsonl")]
+        assert state["smtp_logs"] == [str(tmp_path / name) for name in ("smtp.jsonl", "smtp-2.jsonl")]
 
 
 async def test_a_part_that_ends_by_itself_is_told_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from deploy.check.checks import Fault, Finding, check, findings_of
-from deploy.check.observed import Observed, Place, Published, ShortMessage, Sighting, Sightings
+from deploy.check.observed import (
+    PROCESS_STARTED,
+    Observed,
+    Place,
+    Published,
+    ShortMessage,
+    Sighting,
+    Sightings,
+    together,
+)
 from services.notify.domain import State
 from shared.bus.loop import dead_letter
 from shared.bus.port import Record, Undecodable
@@ -240,6 +249,16 @@ def test_a_process_that_can_not_have_counted_all_is_not_held_against_it(sound: O
     excused = {**wrong, (why, frozenset[tuple[str, str]]()): 2.0}
 
     assert faults(replace(sound, scrapes={"routing": excused}), "I10") == []
+
+
+def test_the_replicas_of_a_service_count_together_since_the_last_of_them_started() -> None:
+    started, decided = (
+        (PROCESS_STARTED, frozenset[tuple[str, str]]()),
+        ("decisions", frozenset({("outcome", "assigned")})),
+    )
+
+    assert together([{started: 3.0, decided: 2.0}, {started: 7.0, decided: 5.0}]) == {started: 7.0, decided: 7.0}
+    assert together([{started: 3.0, decided: 2.0}, None]) is None
 
 
 def test_a_group_that_has_never_committed_is_behind(sound: Observed) -> None:
