@@ -42,9 +42,12 @@ class Status(IntEnum):
     INVALID_COMMAND_ID = 0x03
     INVALID_BIND_STATUS = 0x04
     ALREADY_BOUND = 0x05
+    SYSTEM_ERROR = 0x08
+    INVALID_SOURCE = 0x0A
     INVALID_DESTINATION = 0x0B
     INVALID_PASSWORD = 0x0E
     INVALID_SYSTEM_ID = 0x0F
+    THROTTLED = 0x58
 
 
 class Malformed(ValueError):
@@ -57,9 +60,12 @@ class Pdu:
     status: int
     sequence: int
     body: bytes = b""
+    length: int | None = None
+    """What the header says of the length; None for the truth."""
 
     def encode(self) -> bytes:
-        return HEADER.pack(HEADER.size + len(self.body), self.command, self.status, self.sequence) + self.body
+        length = HEADER.size + len(self.body) if self.length is None else self.length
+        return HEADER.pack(length, self.command, self.status, self.sequence) + self.body
 
     def response(self, status: Status, body: bytes = b"") -> "Pdu":
         return Pdu(self.command | RESPONSE, status, self.sequence, body)

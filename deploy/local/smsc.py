@@ -1,6 +1,7 @@
 """A small SMSC: takes short messages by SMPP 3.4, writes each acceptance down, and sends receipts.
 
-As a program: `python -m deploy.local.smsc --port 2775 --log accepted.jsonl`. It delivers to nobody.
+As a program: `python -m deploy.local.smsc --port 2775 --log accepted.jsonl`. It delivers to nobody. It makes the
+faults that the file of `--faults` asks for (see SmscFaults), and from the moment that it does.
 """
 
 import argparse
@@ -8,23 +9,44 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from deploy.local import pdu
+from deploy.local.faults import Faults, Script, Share
 from deploy.local.journal import Journal, read_journal
 from deploy.local.pdu import Command, Malformed, Pdu, Status, Submission
 from deploy.local.ports import LOOPBACK, free_port, listens
 from deploy.local.process import Process, module_argv, project_env
 
-_DELIVERED = b"\x02"  # message_state
+_NOT_TAKEN = {"throttle": Status.THROTTLED, "error": Status.SYSTEM_ERROR, "refuse": Status.INVALID_SOURCE}
+_UNKNOWN_COMMAND = 0x8000_7777
+_IMPOSSIBLE_LENGTH = 0x8000_0000
+_SEQUENCES_AWAY = 1_000_000  # where no request has come to yet
+
 _RECEIPT_WANTED = 0x01  # registered_delivery, bits 0 and 1: a receipt whatever the outcome
 _TAKES_RECEIPTS = (Command.BIND_RECEIVER, Command.BIND_TRANSCEIVER)
 _MAY_SUBMIT = (Command.BIND_TRANSMITTER, Command.BIND_TRANSCEIVER)
 _RECEIPTS_WAITING_MAX = 100_000  # then the oldest is forgotten, as with a real centre's validity period
+
+
+@dataclass(frozen=True, slots=True)
+class _Fate:
+    """What a receipt says of a message."""
+
+    stat: str
+    delivered: int
+    error: int
+    message_state: bytes
+
+
+_DELIVERED = _Fate("DELIVRD", 1, 0, b"\x02")
+_UNDELIVERABLE = _Fate("UNDELIV", 0, 1, b"\x05")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +58,41 @@ class Policy:
     """Destinations that end so are refused as invalid. Empty: none."""
 
 
-class Smsc:
-    """What the sessions share: the journal, and the receipts that no receiver has taken yet."""
+class SmscFaults(Faults):
+    """What befalls a submission, and what becomes of its receipt."""
 
-    def __init__(self, policy: Policy, journal: Journal) -> None:
+    throttle_share: Share = 0.0
+    """Not taken: ESME_RTHROTTLED (0x58)."""
+    error_share: Share = 0.0
+    """Not taken: ESME_RSYSERR (0x08)."""
+    refuse_share: Share = 0.0
+    """Not taken, for a reason that is this provider's own: ESME_RINVSRCADR (0x0A). Another may take it."""
+    cut_before_share: Share = 0.0
+    """Not taken: the connection is closed."""
+    cut_share: Share = 0.0
+    """Taken, and then the connection is closed without an answer."""
+    unknown_command_share: Share = 0.0
+    """Taken, and answered by a command that does not exist."""
+    bad_length_share: Share = 0.0
+    """Taken, and answered by a length that cannot be, after which no next PDU can be found."""
+    wrong_sequence_share: Share = 0.0
+    """Taken, and answered as if it were another submission."""
+
+    answer_delay_ms: int = Field(default=0, ge=0)
+    """What the answer to each submission waits for; others are read and taken meanwhile."""
+
+    receipt: Literal["normal", "twice", "late", "early", "none", "failed", "forged"] = "normal"
+    """`late`: after `receipt_delay_ms`. `early`: before the answer. `failed`: UNDELIV. `forged`: after three others, of
+    UNDELIV too, for messages that nobody sent: an id of our kind, an id of another kind, broken fields."""
+    receipt_delay_ms: int = Field(default=5_000, ge=0)
+
+
+class Smsc:
+    """What the sessions share: the journal, the script of faults, and the receipts that no receiver has taken yet."""
+
+    def __init__(self, policy: Policy, journal: Journal, script: Script[SmscFaults]) -> None:
         self.policy = policy
+        self.script = script
         self._journal = journal
         self._receivers: list[Session] = []
         self._waiting: deque[bytes] = deque(maxlen=_RECEIPTS_WAITING_MAX)
@@ -88,19 +140,40 @@ class Smsc:
             }
         )
         if submission.registered_delivery & 0x03 == _RECEIPT_WANTED:
-            asyncio.get_running_loop().call_later(
-                self.policy.receipt_delay_seconds, self._deliver, submission, message_id, datetime.now(UTC)
-            )
+            self._plan_receipt(submission, message_id)
         return message_id
 
-    def _deliver(self, submission: Submission, message_id: str, accepted: datetime) -> None:
-        self._send(_receipt(submission, message_id, accepted=accepted, done=datetime.now(UTC)))
+    def _plan_receipt(self, submission: Submission, message_id: str) -> None:
+        faults, delay_seconds = self.script.faults, self.policy.receipt_delay_seconds
+        deliver = partial(self._deliver, submission, message_id, faults.receipt, datetime.now(UTC))
+        if faults.receipt == "early":
+            deliver()
+            return
+        if faults.receipt == "late":
+            delay_seconds = faults.receipt_delay_ms / 1000
+        asyncio.get_running_loop().call_later(delay_seconds, deliver)
+
+    def _deliver(self, submission: Submission, message_id: str, fault: str, accepted: datetime) -> None:
+        receipt = partial(_receipt, submission, message_id, accepted=accepted, done=datetime.now(UTC))
+        match fault:
+            case "none":
+                return
+            case "twice":
+                self._send(receipt())
+            case "forged":
+                for forged in _forged(submission, datetime.now(UTC)):
+                    self._send(forged)
+        self._send(receipt(_UNDELIVERABLE if fault == "failed" else _DELIVERED))
 
     def _send(self, receipt: bytes) -> None:
         if self._receivers:
             self._receivers[-1].deliver(receipt)
         else:
             self._waiting.append(receipt)
+
+
+class Cut(ConnectionError):
+    """The script ends the connection here."""
 
 
 class Session:
@@ -134,7 +207,11 @@ class Session:
             if command & pdu.RESPONSE:
                 self._unanswered.pop(sequence, None)
                 continue
-            self._write(self._answer(request))
+            answer = self._answer(request)
+            if command == Command.SUBMIT_SM and (delay_ms := self._smsc.script.faults.answer_delay_ms):
+                asyncio.get_running_loop().call_later(delay_ms / 1000, self._write, answer)
+            else:
+                self._write(answer)
             await self._writer.drain()
             if command == Command.UNBIND:
                 return
@@ -178,10 +255,26 @@ class Session:
         suffix = self._smsc.policy.refuse_suffix
         if suffix and submission.destination.digits.endswith(suffix):
             return request.response(Status.INVALID_DESTINATION)
-        return request.response(Status.OK, pdu.cstring(self._smsc.accept(submission)))
+        fault = self._smsc.script.draw()
+        if fault in _NOT_TAKEN:
+            return request.response(_NOT_TAKEN[fault])
+        if fault == "cut_before":
+            raise Cut
+        answer = request.response(Status.OK, pdu.cstring(self._smsc.accept(submission)))
+        match fault:
+            case "cut":
+                raise Cut
+            case "unknown_command":
+                return replace(answer, command=_UNKNOWN_COMMAND)
+            case "bad_length":
+                return replace(answer, length=_IMPOSSIBLE_LENGTH)
+            case "wrong_sequence":
+                return replace(answer, sequence=answer.sequence + _SEQUENCES_AWAY)
+        return answer
 
     def _write(self, message: Pdu) -> None:
-        self._writer.write(message.encode())
+        if not self._writer.is_closing():  # an answer that was delayed may come too late
+            self._writer.write(message.encode())
 
 
 class RecordingSmsc:
@@ -196,11 +289,12 @@ class RecordingSmsc:
     ) -> None:
         self.port = free_port()
         self.log = directory / f"{name}.jsonl"
+        self._faults = directory / f"{name}-faults.json"
         self.process = Process(
             name,
             module_argv(
                 "deploy.local.smsc",
-                *("--port", self.port, "--log", self.log),
+                *("--port", self.port, "--log", self.log, "--faults", self._faults),
                 *("--receipt-delay-ms", receipt_delay_ms, "--refuse-suffix", refuse_suffix),
                 *("--system-id", self.system_id, "--password", self.password),
             ),
@@ -219,20 +313,42 @@ class RecordingSmsc:
     async def kill(self) -> None:
         await self.process.kill()
 
+    def set_faults(self, faults: SmscFaults) -> None:
+        """Have these faults made from the next submission on, in place of those before; after a restart, too."""
+        faults.write(self._faults)
+
+    def clear_faults(self) -> None:
+        """Have no more faults made."""
+        self._faults.unlink(missing_ok=True)
+
     def accepted(self) -> list[dict[str, Any]]:
         """Every acceptance so far, oldest first; see `Smsc.accept` for the fields."""
         return read_journal(self.log)
 
 
-def _receipt(submission: Submission, message_id: str, *, accepted: datetime, done: datetime) -> bytes:
+def _receipt(
+    submission: Submission, message_id: str, fate: _Fate = _DELIVERED, *, accepted: datetime, done: datetime
+) -> bytes:
     text = (
-        f"id:{message_id} sub:001 dlvrd:001 submit date:{accepted:%y%m%d%H%M} done date:{done:%y%m%d%H%M} "
-        f"stat:DELIVRD err:000 text:{(submission.text or '')[:20]}"
+        f"id:{message_id} sub:001 dlvrd:{fate.delivered:03} "
+        f"submit date:{accepted:%y%m%d%H%M} done date:{done:%y%m%d%H%M} "
+        f"stat:{fate.stat} err:{fate.error:03} text:{(submission.text or '')[:20]}"
     )
-    tlvs = {pdu.RECEIPTED_MESSAGE_ID: pdu.cstring(message_id), pdu.MESSAGE_STATE: _DELIVERED}
+    tlvs = {pdu.RECEIPTED_MESSAGE_ID: pdu.cstring(message_id), pdu.MESSAGE_STATE: fate.message_state}
     if pdu.USER_MESSAGE_REFERENCE in submission.tlvs:  # all that a sender has to go by who never saw our answer
         tlvs[pdu.USER_MESSAGE_REFERENCE] = submission.tlvs[pdu.USER_MESSAGE_REFERENCE]
     return pdu.delivery(submission.destination, submission.source, text, tlvs)
+
+
+def _forged(submission: Submission, now: datetime) -> list[bytes]:
+    """Receipts that claim to be for the sender of a submission, and are for nothing that was ever sent."""
+    unreferenced = replace(submission, tlvs={})
+    nobodys = (secrets.token_hex(8), f"SMSC/{secrets.randbelow(10**9)}")
+    broken = f"id:{secrets.token_hex(8)} sub:x dlvrd: submit date:9999999999 done date: stat:HUH err"
+    return [
+        *(_receipt(unreferenced, identity, _UNDELIVERABLE, accepted=now, done=now) for identity in nobodys),
+        pdu.delivery(submission.destination, submission.source, broken, {}),
+    ]
 
 
 def _arguments() -> argparse.Namespace:
@@ -240,6 +356,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--host", default=LOOPBACK)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--log", type=Path, required=True, help="file that acceptances are appended to, as JSON lines")
+    parser.add_argument("--faults", type=Path, help="file that says, as JSON, which faults to make; it may change")
     parser.add_argument("--receipt-delay-ms", type=int, default=200)
     parser.add_argument("--refuse-suffix", default="", help="destinations that end so are refused as invalid")
     parser.add_argument("--system-id", default=RecordingSmsc.system_id)
@@ -250,7 +367,7 @@ def _arguments() -> argparse.Namespace:
 async def _main() -> None:
     asked = _arguments()
     policy = Policy(asked.system_id, asked.password, asked.receipt_delay_ms / 1000, asked.refuse_suffix)
-    smsc = Smsc(policy, Journal(asked.log))
+    smsc = Smsc(policy, Journal(asked.log), Script(SmscFaults, asked.faults))
     server = await asyncio.start_server(smsc.serve, asked.host, asked.port)
     await server.serve_forever()
 

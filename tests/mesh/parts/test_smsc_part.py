@@ -21,7 +21,7 @@ from aiosmpplib.state import (
 )
 
 from deploy.local.jsmpp import JsmppSimulator
-from deploy.local.smsc import RecordingSmsc
+from deploy.local.smsc import RecordingSmsc, SmscFaults
 
 if TYPE_CHECKING:
     from tests.mesh.parts.conftest import Eventually
@@ -181,6 +181,7 @@ class RawClient:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self.body = b""  # of the last PDU heard
 
     def send(self, command: int, body: bytes = b"", *, sequence: int = 1, length: int | None = None) -> None:
         size = 16 + len(body) if length is None else length
@@ -188,9 +189,15 @@ class RawClient:
 
     async def hear(self) -> tuple[int, int, int]:
         """Command, status and sequence of the next PDU."""
+        _, *header = await self.header()
+        return header[0], header[1], header[2]
+
+    async def header(self) -> tuple[int, int, int, int]:
+        """The next PDU's length, command, status and sequence, whether the length can be or not."""
         length, command, status, sequence = struct.unpack(">IIII", await self._reader.readexactly(16))
-        await self._reader.readexactly(length - 16)
-        return command, status, sequence
+        if length < 65_536:
+            self.body = await self._reader.readexactly(length - 16)
+        return length, command, status, sequence
 
     async def ended(self) -> bool:
         return await self._reader.read() == b""
@@ -270,6 +277,157 @@ async def test_a_receipt_that_was_not_answered_is_sent_again_to_the_next_receive
             assert await client.hear() == (SUBMIT_SM_RESP, 0, 2)
         assert (await client.hear())[0] == DELIVER_SM
         client.close()
+
+
+async def submit(smsc: RecordingSmsc, raw: RawClient, faults: SmscFaults) -> None:
+    """Bind, and hand over one message while these faults are made."""
+    smsc.set_faults(faults)
+    await raw.bind(smsc)
+    raw.send(SUBMIT_SM, SUBMISSION, sequence=2)
+
+
+@pytest.mark.parametrize(
+    ("faults", "status"),
+    [
+        pytest.param(SmscFaults(throttle_share=1), 0x58, id="throttled"),
+        pytest.param(SmscFaults(error_share=1), 0x08, id="system error"),
+        pytest.param(SmscFaults(refuse_share=1), 0x0A, id="refused"),
+    ],
+)
+async def test_a_submission_that_is_refused_as_scripted_is_not_on_record(
+    smsc: RecordingSmsc, raw: RawClient, faults: SmscFaults, status: int
+) -> None:
+    await submit(smsc, raw, faults)
+    assert await raw.hear() == (SUBMIT_SM_RESP, status, 2)
+    assert smsc.accepted() == []
+    smsc.clear_faults()
+    raw.send(SUBMIT_SM, SUBMISSION, sequence=3)
+    assert await raw.hear() == (SUBMIT_SM_RESP, 0, 3)
+    assert len(smsc.accepted()) == 1
+
+
+@pytest.mark.parametrize(
+    ("faults", "taken"),
+    [
+        pytest.param(SmscFaults(cut_before_share=1), 0, id="before it is taken"),
+        pytest.param(SmscFaults(cut_share=1), 1, id="after it is taken"),
+    ],
+)
+async def test_a_connection_that_is_cut_leaves_the_sender_without_an_answer(
+    smsc: RecordingSmsc, raw: RawClient, faults: SmscFaults, taken: int
+) -> None:
+    await submit(smsc, raw, faults)
+    assert await raw.ended()
+    assert len(smsc.accepted()) == taken
+    assert "Traceback" not in smsc.process.log_path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("faults", "length", "command", "sequence"),
+    [
+        pytest.param(SmscFaults(unknown_command_share=1), 33, 0x8000_7777, 2, id="unknown command"),
+        pytest.param(SmscFaults(bad_length_share=1), 0x8000_0000, SUBMIT_SM_RESP, 2, id="length that cannot be"),
+        pytest.param(SmscFaults(wrong_sequence_share=1), 33, SUBMIT_SM_RESP, 1_000_002, id="sequence of another"),
+    ],
+)
+async def test_an_answer_that_cannot_be_understood_is_given_to_a_submission_that_was_taken(
+    smsc: RecordingSmsc, raw: RawClient, faults: SmscFaults, length: int, command: int, sequence: int
+) -> None:
+    await submit(smsc, raw, faults)
+    assert await raw.header() == (length, command, 0, sequence)
+    assert len(smsc.accepted()) == 1
+
+
+async def test_an_answer_that_is_delayed_keeps_nothing_else_waiting(
+    smsc: RecordingSmsc, raw: RawClient, eventually: "Eventually"
+) -> None:
+    await submit(smsc, raw, SmscFaults(answer_delay_ms=60_000, receipt="none"))
+    raw.send(ENQUIRE_LINK, sequence=3)
+    assert await raw.hear() == (ENQUIRE_LINK_RESP, 0, 3)  # and nothing came before it
+    raw.send(SUBMIT_SM, SUBMISSION, sequence=4)
+    await eventually(lambda: len(smsc.accepted()) == 2, within_seconds=10)
+    smsc.set_faults(SmscFaults(answer_delay_ms=1, receipt="none"))
+    raw.send(SUBMIT_SM, SUBMISSION, sequence=5)
+    assert await raw.hear() == (SUBMIT_SM_RESP, 0, 5)
+
+
+def receipt_in(body: bytes) -> dict[str, str]:
+    """The fields `id` and `stat` of a receipt's text."""
+    return {key: body.partition(f"{key}:".encode())[2].split(b" ")[0].decode() for key in ("id", "stat")}
+
+
+async def receipts(raw: RawClient, count: int) -> list[dict[str, str]]:
+    """What the next `count` PDUs say, each a receipt; each is answered."""
+    said = []
+    for _ in range(count):
+        command, _, sequence = await raw.hear()
+        assert command == DELIVER_SM
+        said.append(receipt_in(raw.body))
+        raw.send(DELIVER_SM | 0x8000_0000, b"\0", sequence=sequence)
+    return said
+
+
+async def nothing_more(raw: RawClient) -> None:
+    """The next that comes is the answer to what we ask now."""
+    raw.send(ENQUIRE_LINK, sequence=99)
+    assert await raw.hear() == (ENQUIRE_LINK_RESP, 0, 99)
+
+
+async def test_a_receipt_that_comes_twice_says_the_same_twice(smsc: RecordingSmsc, raw: RawClient) -> None:
+    await submit(smsc, raw, SmscFaults(receipt="twice"))
+    assert await raw.hear() == (SUBMIT_SM_RESP, 0, 2)
+    [accepted] = smsc.accepted()
+    assert await receipts(raw, 2) == [{"id": accepted["message_id"], "stat": "DELIVRD"}] * 2
+    await nothing_more(raw)
+
+
+async def test_an_early_receipt_comes_before_the_answer(smsc: RecordingSmsc, raw: RawClient) -> None:
+    smsc.set_faults(SmscFaults(receipt="early"))
+    await raw.bind(smsc)
+    raw.send(SUBMIT_SM, SUBMISSION, sequence=2)
+    [receipt] = await receipts(raw, 1)
+    assert await raw.hear() == (SUBMIT_SM_RESP, 0, 2)
+    assert receipt == {"id": smsc.accepted()[0]["message_id"], "stat": "DELIVRD"}
+
+
+async def test_a_late_receipt_comes_after_those_of_later_messages(smsc: RecordingSmsc, raw: RawClient) -> None:
+    await submit(smsc, raw, SmscFaults(receipt="late", receipt_delay_ms=1_000))
+    assert await raw.hear() == (SUBMIT_SM_RESP, 0, 2)
+    smsc.clear_faults()
+    raw.send(SUBMIT_SM, SUBMISSION, sequence=3)
+    assert await raw.hear() == (SUBMIT_SM_RESP, 0, 3)
+    first, second = (accepted["message_id"] for accepted in smsc.accepted())
+    assert [receipt["id"] for receipt in await receipts(raw, 2)] == [second, first]
+
+
+async def test_a_message_without_a_receipt_is_followed_by_one_with(smsc: RecordingSmsc, raw: RawClient) -> None:
+    await submit(smsc, raw, SmscFaults(receipt="none"))
+    assert await raw.hear() == (SUBMIT_SM_RESP, 0, 2)
+    smsc.clear_faults()
+    raw.send(SUBMIT_SM, SUBMISSION, sequence=3)
+    assert await raw.hear() == (SUBMIT_SM_RESP, 0, 3)
+    assert [receipt["id"] for receipt in await receipts(raw, 1)] == [smsc.accepted()[1]["message_id"]]
+
+
+async def test_a_message_that_failed_is_said_to_be_undeliverable(smsc: RecordingSmsc, raw: RawClient) -> None:
+    await submit(smsc, raw, SmscFaults(receipt="failed"))
+    assert await raw.hear() == (SUBMIT_SM_RESP, 0, 2)
+    [accepted] = smsc.accepted()
+    assert await receipts(raw, 1) == [{"id": accepted["message_id"], "stat": "UNDELIV"}]
+    assert b"\x04\x27\x00\x01\x05" in raw.body  # message_state: undeliverable
+
+
+async def test_forged_receipts_name_nothing_that_was_sent_and_come_before_the_true_one(
+    smsc: RecordingSmsc, raw: RawClient
+) -> None:
+    await submit(smsc, raw, SmscFaults(receipt="forged"))
+    assert await raw.hear() == (SUBMIT_SM_RESP, 0, 2)
+    [accepted] = smsc.accepted()
+    *forged, true = await receipts(raw, 4)
+    assert true == {"id": accepted["message_id"], "stat": "DELIVRD"}
+    assert [receipt["stat"] for receipt in forged] == ["UNDELIV", "UNDELIV", "HUH"]
+    assert accepted["message_id"] not in [receipt["id"] for receipt in forged]
+    assert forged[1]["id"].startswith("SMSC/")
 
 
 async def test_the_simulator_of_jsmpp_takes_a_message_and_sends_its_receipt(
