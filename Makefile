@@ -36,7 +36,7 @@ unit: $(VENV)/.dev ## Tests that need no server
 	$(BIN)/pytest -q tests/unit tests/app
 
 mesh: $(VENV)/.dev ## Tests on real Kafka, MongoDB protocol, SMSC, SMTP and Prometheus
-	$(BIN)/pytest -q tests/contract tests/mesh
+	$(BIN)/pytest -q tests/contract tests/mesh tests/faults
 
 contract: $(VENV)/.dev ## Write docs/contract and the dashboards anew from the code
 	$(BIN)/python -m shared.contract

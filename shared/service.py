@@ -44,6 +44,8 @@ T = TypeVar("T")
 STUCK_SECONDS = 120.0
 RESTART_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 READINESS_TIMEOUT_SECONDS = 3.0
+CALLS_SECONDS = 5
+"""How long HTTP calls may still take when the service is told to stop, before it stops the rest."""
 
 log = get_logger(__name__)
 
@@ -236,5 +238,5 @@ def run(build_app: Callable[[], Starlette]) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=CALLS_SECONDS,
     )

@@ -169,6 +169,9 @@ class HttpDoor:
                 return await self._gatherer.submit(batch) if batch else []
         except TimeoutError as error:
             raise Unavailable(f"no verdict within {self._patience_seconds:g} s") from error
+        except asyncio.CancelledError as error:
+            # Only a server that is told to stop cancels a call, and lets it still be answered.
+            raise Unavailable("the service stops") from error
 
     def _read(self, headers: Headers, kind: str, body: bytes) -> tuple[AgencyEvent | Refused, bytes]:
         """What a call with one event says, and the event as JSON."""

@@ -47,7 +47,16 @@ BATCH_RECORDS = 500
 POLL_MS = 20
 PUBLISH_TIMEOUT_SECONDS = 10.0
 COMMIT_TIMEOUT_SECONDS = 10.0
-DRAIN_SECONDS = 15.0
+HAND_OVER_SECONDS = 15.0
+"""How long a batch in flight may hold up the partition that another member is to have."""
+
+DRAIN_SECONDS = 6.0
+"""How long a batch in flight may take when its service is told to stop."""
+
+STOP_SECONDS = 8.0
+"""How long all of stopping may take: where no broker answers, a goodbye to the group would wait for ever."""
+
+FLUSH_SECONDS = 1.0
 WATCH_SECONDS = 15.0
 BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 EARLIEST_SANE = datetime(2000, 1, 1, tzinfo=UTC)
@@ -58,7 +67,8 @@ PRODUCER_OPTIONS: dict[str, Any] = {
     "enable_idempotence": True,
     "max_batch_size": 256 * 1024,
     "max_request_size": 4 * 1024 * 1024,
-    "request_timeout_ms": 5000,
+    # A broker that died without a word is given up after this, and the next leader asked for.
+    "request_timeout_ms": 3000,
     "retry_backoff_ms": 50,
     "linger_ms": 0,
     "metadata_max_age_ms": 30_000,
@@ -117,10 +127,17 @@ class KafkaPublisher:
         self._producer = producer
 
     async def stop(self) -> None:
-        """Flush what is under way and close."""
-        if self._producer is not None:
-            producer, self._producer = self._producer, None
-            await producer.stop()
+        """Close, once what is under way is acknowledged, or will not be soon."""
+        if self._producer is None:
+            return
+        producer, self._producer = self._producer, None
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await producer.stop()
+        except TimeoutError:
+            # An idempotent producer never gives up. Whoever published this was told so, and publishes it again.
+            log.warning("closed before Kafka acknowledged all")
+            await producer.client.close()
 
     async def ping(self) -> None:
         """Return if a broker answers; Unavailable if not."""
@@ -364,7 +381,7 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
         """Let the batch in flight finish and commit before its partitions go to another member."""
         self.joined = False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
+            async with asyncio.timeout(HAND_OVER_SECONDS):
                 async with self.in_flight:
                     for partition in revoked:
                         self.oldest_uncommitted.pop(partition, None)
@@ -498,14 +515,21 @@ class KafkaBus:
         self._watching = asyncio.create_task(self._watch(), name="watchdog")
 
     async def stop(self) -> None:
-        """Let the batches in flight finish and commit, then leave the group."""
+        """Let the batches in flight finish and commit, then leave the group; in bounded time.
+
+        What was not committed by then comes again at another member, once the group misses this one.
+        """
         for subscription in self._subscriptions:
             subscription.stopping.set()
         if self._watching is not None:
             watching, self._watching = self._watching, None
             watching.cancel()
             await asyncio.wait([watching])
-        await self.broker.stop()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self.broker.stop()
+        except TimeoutError:
+            log.warning("left its group without a goodbye")
 
     async def _watch(self) -> None:
         while True:
