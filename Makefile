@@ -10,9 +10,10 @@ REPORT ?= demo-report.json
 SEED ?= 7
 COUNT ?= 2000
 KEEP ?=
+MINUTES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint unit mesh contract format lock clean
+.PHONY: help demo faults up test lint unit mesh contract format lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -20,6 +21,10 @@ help: ## List the commands
 demo: $(VENV)/.demo ## Start the mesh and replay requests (REQUESTS=FILE SPEED=N REPORT=FILE SEED=N COUNT=N KEEP=1)
 	@$(BIN)/guichet replay $(REQUESTS) --report $(REPORT) --seed $(SEED) --count $(COUNT) \
 		$(if $(SPEED),--speed $(SPEED)) $(if $(KEEP),--keep)
+
+faults: $(VENV)/.demo ## Put the mesh under faults and check its promise (SEED=N MINUTES=N REPORT=FILE SPEED=N)
+	@$(BIN)/guichet faults --seed $(SEED) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SPEED),--speed $(SPEED)) \
+		$(if $(filter file,$(origin REPORT)),,--report $(REPORT))
 
 up: $(VENV)/.demo ## Start the mesh on this machine and leave it running until Ctrl-C
 	@$(BIN)/guichet up

@@ -6,7 +6,7 @@ accepted again after nobody could know what had become of it: such a one is mark
 
 import base64
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -23,6 +23,7 @@ from deploy.check.observed import (
     Scrape,
     ShortMessage,
     Sighting,
+    TopicPlace,
 )
 from services.notify.domain import State, user_message_reference
 from services.routing.domain import Assigned, decide
@@ -326,12 +327,19 @@ def caught_up(observed: Observed) -> list[Finding]:
         return []
     last = observed.samples[-1]
     return [
-        Finding(Fault.BEHIND, f"{group} {topic}/{partition}", f"is {behind} records behind")
-        for group, topics in GROUPS.items()
-        for (topic, partition), end in last.ends.items()
-        if (topic in topics if topics is not None else topic.startswith("agency."))
-        and (behind := end - last.committed.get(group, {}).get((topic, partition), 0)) > 0
+        Finding(Fault.BEHIND, f"{group} {topic}/{partition}", f"is {records} records behind")
+        for group, (topic, partition), records in behind(last, last.ends)
     ]
+
+
+def behind(sample: Sample, ends: Mapping[TopicPlace, int]) -> Iterator[tuple[str, TopicPlace, int]]:
+    """The groups that had not committed up to these ends, with where and by how many records."""
+    for group, topics in GROUPS.items():
+        committed = sample.committed.get(group, {})
+        for place, end in ends.items():
+            reads = place[0] in topics if topics is not None else place[0].startswith("agency.")
+            if reads and (records := end - committed.get(place, 0)) > 0:
+                yield group, place, records
 
 
 def kept_private(observed: Observed) -> list[Finding]:

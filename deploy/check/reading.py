@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -43,7 +43,7 @@ from shared.contract.events import DeadLetter, NotificationOutcome, RequestAccep
 from shared.contract.topics import ACCEPTED, MESH_TOPICS
 from shared.jurisdiction import load_jurisdiction
 from shared.store import MONGODB_DATABASE, open_store
-from shared.store.port import StoreUnavailable
+from shared.store.port import Store, StoreUnavailable
 
 POLL_MS = 500
 REST_SECONDS = 10.0
@@ -136,10 +136,11 @@ async def observe(sources: Sources, *, requests: Collection[str] | None = None) 
     )
 
 
-async def sample_offsets(bootstrap: str) -> Sample:
-    """How far each group has committed, and then where each partition ends. To be taken during a run."""
+@asynccontextmanager
+async def sampling(bootstrap: str) -> AsyncIterator[Callable[[], Awaitable[Sample]]]:
+    """What takes a sample: how far each group has committed, and then where each partition ends. For during a run."""
     async with _kafka(bootstrap) as kafka:
-        return await kafka.sample()
+        yield kafka.sample
 
 
 def read_rulebook(jurisdiction: Path) -> Rulebook:
@@ -288,11 +289,33 @@ class _Topics:
                 self.mentions.take(impersonal(raw.value or b"", headers, raw.key), where)
 
 
+async def work_left(sources: Sources) -> int:
+    """How many notifications are still to be sent, told or resolved; 0 where notify's store is not there to be read."""
+    async with _notify_store(sources) as store:
+        if store is None:
+            return 0
+        return sum([1 for name in LEDGER_COLLECTIONS async for _ in store.collection(name).scan(due_only=True)])
+
+
 async def _read_ledger(sources: Sources) -> dict[str, LedgerRow] | None:
     """Every row of notify's ledger by its id; None if its store is not there to be read."""
+    async with _notify_store(sources) as store:
+        if store is None:
+            return None
+        return {
+            row.key: _ledger_row(Notification.model_validate_json(row.body))
+            for name in LEDGER_COLLECTIONS
+            async for row in store.collection(name).scan()
+        }
+
+
+@asynccontextmanager
+async def _notify_store(sources: Sources) -> AsyncIterator[Store | None]:
+    """The store of notify, open; None if it is not there to be read. Unavailable if it does not answer."""
     folder = sources.notify_data
     if sources.mongodb_url is None and (folder is None or not (folder / "notify.sqlite").exists()):
-        return None
+        yield None
+        return
     store = open_store(
         "notify",
         mongodb_url=sources.mongodb_url,
@@ -301,11 +324,7 @@ async def _read_ledger(sources: Sources) -> dict[str, LedgerRow] | None:
     )
     try:
         await store.open()
-        rows: dict[str, LedgerRow] = {}
-        for name in LEDGER_COLLECTIONS:
-            async for row in store.collection(name).scan():
-                rows[row.key] = _ledger_row(Notification.model_validate_json(row.body))
-        return rows
+        yield store
     except StoreUnavailable as error:
         raise Unavailable(f"the store of notify: {error}") from error
     finally:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,10 @@ from deploy.check.checks import Result, findings_of
 from deploy.check.checks import check as judge
 from deploy.check.observed import Observed
 from deploy.check.reading import Sources, local_sources, observe
-from deploy.cli import dlq, offsets
+from deploy.cli import dlq, faults, offsets
 from deploy.cli.publishing import publish_http, publish_kafka, read_events
 from deploy.cli.running import Exit, errors, fail, run
+from deploy.cli.starting import clear, topics_of
 from deploy.jurisdictions import DJIBOUTI
 from deploy.local.state import running
 from deploy.replay.generator import DEFAULT_COUNT, DEFAULT_SEED
@@ -30,7 +30,7 @@ from deploy.replay.publisher import DEFAULT_REQUESTS_PER_SECOND
 from deploy.replay.report import FINDINGS_SHOWN
 from deploy.replay.run import MeshAddresses, read_replay
 from deploy.replay.run import replay as play
-from shared.bus.admin import AppliedTopic, apply_topics
+from shared.bus.admin import apply_topics
 from shared.contract.events import RequestAccepted
 from shared.jurisdiction import load_jurisdiction
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 MESH_DIRECTORY = Path(".guichet/mesh")
 DEMO_DIRECTORY = Path(".guichet/demo")
-LOCAL_PARTITIONS = 6
 WATCHED_EVERY_SECONDS = 1.0
 
 app = typer.Typer(
@@ -54,6 +53,7 @@ topics = typer.Typer(no_args_is_help=True, help="The topics of the mesh.")
 app.add_typer(topics, name="topics")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(offsets.app, name="offsets")
+app.command("faults")(faults.faults)
 
 screen = Console()
 
@@ -129,16 +129,6 @@ async def _look_after(mesh: "LocalMesh") -> NoReturn:
             screen.print(f"{name} ended and is started again; its log is {mesh.logs[name]}", style="yellow")
             await mesh.restart(name)
         await asyncio.sleep(WATCHED_EVERY_SECONDS)
-
-
-def topics_of(folder: Path) -> Any:
-    """What LocalMesh calls to lay out the topics of a jurisdiction's folder."""
-
-    async def apply(bootstrap: str, replication: int) -> list[AppliedTopic]:
-        agencies = list(load_jurisdiction(folder).agencies)
-        return await apply_topics(bootstrap, agencies, partitions=LOCAL_PARTITIONS, replication=replication)
-
-    return apply
 
 
 def show_addresses(directory: Path, *, as_json: bool = False) -> None:
@@ -227,13 +217,6 @@ async def _replay(
         return status
     finally:
         await mesh.stop()
-
-
-def clear(directory: Path) -> None:
-    """Remove what an earlier replay left, which would answer in the new one's place; never anything else."""
-    if directory.is_dir() and any(directory.iterdir()) and not (directory / "jurisdiction" / KEYS).exists():
-        fail(Exit.CONFIGURATION, f"{directory} holds something else than a mesh's data; name another --dir")
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 @app.command()

@@ -88,6 +88,11 @@ class LocalMesh:
         return self.kafka.bootstrap if self.kafka else os.environ["KAFKA_BOOTSTRAP_SERVERS"]
 
     @property
+    def services(self) -> Sequence[str]:
+        """The names of the services' replicas that were started and not removed."""
+        return tuple(self._services)
+
+    @property
     def processes(self) -> dict[str, Process]:
         """Every process started so far, by name: services and their replicas, kafka-0, …, providers, mongo."""
         kafka = self.kafka.processes if self.kafka else []
