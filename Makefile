@@ -11,9 +11,11 @@ SEED ?= 7
 COUNT ?= 2000
 KEEP ?=
 MINUTES ?=
+FUZZ_SECONDS ?= 60
+FUZZED := http
 
 .DEFAULT_GOAL := help
-.PHONY: help demo faults up test lint unit mesh contract format lock clean
+.PHONY: help demo faults up test lint unit mesh fuzz contract format lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,7 +31,7 @@ faults: $(VENV)/.demo ## Put the mesh under faults and check its promise (SEED=N
 up: $(VENV)/.demo ## Start the mesh on this machine and leave it running until Ctrl-C
 	@$(BIN)/guichet up
 
-test: lint unit mesh ## Everything: style, types, architecture, and every test on real parts
+test: lint unit mesh fuzz ## Everything: style, types, architecture, and every test on real parts
 
 lint: $(VENV)/.dev ## Style, types, import directions
 	$(BIN)/ruff format --check .
@@ -42,6 +44,12 @@ unit: $(VENV)/.dev ## Tests that need no server
 
 mesh: $(VENV)/.dev ## Tests on real Kafka, MongoDB protocol, SMSC, SMTP and Prometheus
 	$(BIN)/pytest -q tests/contract tests/mesh tests/faults
+
+fuzz: $(VENV)/.dev ## What bad input gets at each door, for a minute each (FUZZ_SECONDS=N FUZZ_SEED=N)
+	@$(MAKE) --no-print-directory -j3 $(FUZZED:%=fuzz-%)
+
+fuzz-%: $(VENV)/.dev
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -q tests/fuzz/test_$*.py
 
 contract: $(VENV)/.dev ## Write docs/contract and the dashboards anew from the code
 	$(BIN)/python -m shared.contract

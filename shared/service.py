@@ -32,6 +32,7 @@ from shared.clock import Clock, SystemClock
 from shared.config import ConfigError
 from shared.contract.events import Event
 from shared.contract.topics import Topic
+from shared.http import BoundedHttp
 from shared.log import configure_logging, get_logger
 from shared.metrics import BusMetrics
 from shared.settings import ServiceSettings
@@ -235,6 +236,8 @@ def run(build_app: Callable[[], Starlette]) -> None:
         app,
         host=settings.http_host,
         port=settings.http_port,
+        http=BoundedHttp,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

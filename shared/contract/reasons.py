@@ -12,6 +12,8 @@ class Reason(StrEnum):
 
     # the record or body as such
     EMPTY = "empty"
+    NOT_HTTP = "not_http"
+    TOO_SLOW = "too_slow"
     TOO_LARGE = "too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     NOT_UTF8 = "not_utf8"
@@ -58,7 +60,9 @@ class Reason(StrEnum):
 
 MEANINGS: Mapping[Reason, str] = {
     Reason.EMPTY: "There is nothing in it.",
-    Reason.TOO_LARGE: "The event, or the HTTP body, has more bytes than are taken.",
+    Reason.NOT_HTTP: "The call can't be read as HTTP/1.1.",
+    Reason.TOO_SLOW: "The call was not there whole in time.",
+    Reason.TOO_LARGE: "The event, or the head or body of an HTTP call, has more bytes than are taken.",
     Reason.UNSUPPORTED_MEDIA_TYPE: "The body is of a kind, or in an encoding, that is not taken.",
     Reason.NOT_UTF8: "It is not UTF-8 without a byte-order mark.",
     Reason.NOT_JSON: "It is not exactly one JSON value.",

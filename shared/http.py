@@ -1,0 +1,149 @@
+"""HTTP/1.1 as uvicorn speaks it, with bounds on how long and how large a call may be.
+
+uvicorn waits for ever for the rest of a head, a body or a reader, and keeps a head of any size. A few hundred
+connections that drip a byte now and then would keep everybody else out; these bounds are why they can't. Many calls
+from one address are a reverse proxy's to refuse: behind one, all calls come from the proxy.
+"""
+
+import asyncio
+import json
+from typing import ClassVar, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from shared.contract.reasons import MEANINGS, Reason
+
+_STATUS_LINES: Final = {
+    400: b"HTTP/1.1 400 Bad Request",
+    408: b"HTTP/1.1 408 Request Timeout",
+    431: b"HTTP/1.1 431 Request Header Fields Too Large",
+}
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """One connection. What can't be read as a call, or does not come in time, is told in RFC 9457 problem details.
+
+    A client has `patience_seconds` to send a call whole, and again to read the answer. All of a call that is not its
+    body (request line, headers, sizes of chunks, trailers) has at most `framing_bytes_max`, and what was read in one
+    go with the last of them. Whoever has more than `pipelined_max` calls wait for the answer to an earlier one is hung
+    up on. Beyond `connections_max`, whoever has kept us waiting longest makes room.
+    """
+
+    patience_seconds: ClassVar[float] = 30.0
+    framing_bytes_max: ClassVar[int] = 64 * 1024
+    pipelined_max: ClassVar[int] = 100
+    connections_max: ClassVar[int] = 500
+
+    _giving_up: asyncio.TimerHandle | None = None
+    _framing_bytes = 0
+    _body_begun = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
+        super().connection_made(transport)
+        self._wait()
+        if len(self.connections) > self.connections_max:
+            waiting = [each for each in self.connections if isinstance(each, BoundedHttp) and each._giving_up]
+            min(waiting, key=BoundedHttp._gives_up_at).transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._framing_bytes += len(data)
+        super().data_received(data)
+        if len(self.pipeline) > self.pipelined_max:
+            self.transport.abort()
+        if self._framing_bytes > self.framing_bytes_max and not self.transport.is_closing():
+            self._refuse(431, Reason.TOO_LARGE, f"a call has at most {self.framing_bytes_max} bytes beside its body")
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, Reason.NOT_HTTP, msg)
+
+    def on_headers_complete(self) -> None:
+        self._body_begun = True
+        super().on_headers_complete()
+
+    def on_message_begin(self) -> None:
+        self._body_begun = False
+        self._wait()
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._body_begun:  # a trailer is nobody's
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._framing_bytes -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._framing_bytes = 0
+        self._body_begun = False
+        self._wait_no_more()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete:
+            self._wait()
+
+    def pause_writing(self) -> None:
+        self._wait()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if not self.cycle.response_complete and not self.cycle.more_body:
+            self._wait_no_more()
+        super().resume_writing()
+
+    def _wait(self) -> None:
+        """It is the client's turn, from now on if it was not before."""
+        if self._giving_up is None:
+            self._giving_up = self.loop.call_later(self.patience_seconds, self._give_up)
+
+    def _wait_no_more(self) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+            self._giving_up = None
+
+    def _gives_up_at(self) -> float:
+        return self._giving_up.when() if self._giving_up else float("inf")
+
+    def _give_up(self) -> None:
+        self._giving_up = None
+        if self._framing_bytes and self._is_next():
+            self._refuse(408, Reason.TOO_SLOW, f"a call has to be there whole within {self.patience_seconds:g} s")
+        else:
+            self.transport.abort()
+
+    def _is_next(self) -> bool:
+        """Whether the answer that the client waits for is that to the call which is being read."""
+        if self._body_begun:
+            return not self.cycle.response_started and not self.pipeline
+        return self.cycle is None or self.cycle.response_complete
+
+    def _refuse(self, status: int, reason: Reason, detail: str) -> None:
+        """Read no more, and hang up once what is to be said is said."""
+        if not self._is_next():
+            self.flow.pause_reading()
+            self.cycle.keep_alive = False  # then uvicorn hangs up behind the answer to an earlier call
+            if self.cycle.response_complete:
+                self.transport.close()
+            return
+        problem = {
+            "type": f"urn:guichet:problem:{reason}",
+            "title": MEANINGS[reason],
+            "status": status,
+            "reason": reason,
+            "detail": detail,
+        }
+        body = json.dumps(problem).encode()
+        head = (
+            _STATUS_LINES[status],
+            b"content-type: application/problem+json",
+            b"content-length: %d" % len(body),
+            b"connection: close",
+        )
+        self.transport.write(b"\r\n".join(head) + b"\r\n\r\n" + body)
+        self.transport.close()
