@@ -16,6 +16,7 @@ from shared.bus.kafka import KafkaPublisher
 from shared.bus.port import Publisher
 from shared.contract.topics import ACCEPTED, DEAD_LETTERS, Topic
 from shared.metrics import BusMetrics
+from tests.contract.bus.groups import Group, MemoryGroup, kafka_group
 from tests.fakes import MemoryPublisher
 
 PARTITIONS = 6
@@ -150,3 +151,12 @@ async def fragile_bus(
             yield real
     finally:
         await cluster.stop()
+
+
+@pytest.fixture(params=["memory", "kafka"])
+async def group(request: pytest.FixtureRequest, kafka: str) -> AsyncIterator[Group]:
+    if request.param == "memory":
+        yield MemoryGroup()
+    else:
+        async with kafka_group(kafka) as real:
+            yield real

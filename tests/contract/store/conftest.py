@@ -1,4 +1,4 @@
-"""One suite, both adapters: every test that asks for `store` runs on SQLite and on MongoDB."""
+"""One suite, both adapters and the stand-in: every test that asks for `store` runs on SQLite, MongoDB and in memory."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -9,6 +9,8 @@ import pytest
 from shared.store import open_store
 from shared.store.mongo import MongoStore
 from shared.store.port import Collection, Store
+from tests.fakes import MemoryStore
+from tests.fakes.store import Tables
 
 MakeStore = Callable[[], Store]
 
@@ -29,9 +31,12 @@ async def mongodb_service(mongodb_url: str) -> AsyncIterator[str]:
     await store.close()
 
 
-@pytest.fixture(params=["sqlite", "mongodb"])
+@pytest.fixture(params=["memory", "sqlite", "mongodb"])
 def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
     """Makes one more connection, not yet open, to the same store."""
+    if request.param == "memory":
+        tables: Tables = {}
+        return lambda: MemoryStore(tables)
     if request.param == "sqlite":
         return lambda: open_store("contract", mongodb_url=None, data_dir=tmp_path)
     url, service = request.getfixturevalue("mongodb_url"), request.getfixturevalue("mongodb_service")

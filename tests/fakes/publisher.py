@@ -1,34 +1,35 @@
-"""Stand-ins that keep the promise of their port; tests/contract holds them to it, beside the real parts."""
+"""A publisher whose topics are lists."""
 
 from collections.abc import Sequence
 
 from shared.bus.port import Publication, Unavailable
 from shared.ids import partition_of
+from tests.fakes.fates import Ending, Fate, Fates
 
 
 class MemoryPublisher:
     """A Publisher whose topics are lists. Every topic has the same number of partitions."""
 
-    def __init__(self, partitions: int = 6) -> None:
+    def __init__(self, partitions: int = 6, fates: Fates | None = None) -> None:
         self.partitions = partitions
         self.published: list[Publication] = []
-        self._acknowledges: int | None = None
+        self._fates = fates or Fates()
+        self._broken: Fate | None = None
 
     async def publish(self, publications: Sequence[Publication]) -> None:
         """See Publisher.publish."""
-        if self._acknowledges is None:
-            self.published.extend(publications)
-            return
-        self.published.extend(publications[: self._acknowledges])
-        raise Unavailable(f"only {self._acknowledges} were written")
+        if self._broken is not None:
+            self._fates.foretell(self._broken)
+        async with self._fates.meet(publications, Unavailable) as written:
+            self.published.extend(written)
 
-    def break_down(self, after: int = 0) -> None:
-        """From now on write the first `after` publications of a call, then fail."""
-        self._acknowledges = after
+    def break_down(self, after: int | None = 0) -> None:
+        """From now on write the first `after` publications of a call (None: all), then fail."""
+        self._broken = Fate(Ending.FAILED, done=after)
 
     def mend(self) -> None:
         """From now on work again."""
-        self._acknowledges = None
+        self._broken = None
 
     def records(self, topic: str) -> list[tuple[int, bytes, bytes]]:
         """Partition, key and value of all that stands on a topic, in order per partition."""
