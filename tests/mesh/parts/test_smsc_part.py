@@ -41,6 +41,8 @@ SUBMIT_SM = 0x04
 SUBMIT_SM_RESP = 0x8000_0004
 DELIVER_SM = 0x05
 
+ANSWER_SECONDS = 10.0
+
 
 class Heard(AbstractHook):  # type: ignore[misc]
     """Everything that the client received, by kind."""
@@ -194,13 +196,15 @@ class RawClient:
 
     async def header(self) -> tuple[int, int, int, int]:
         """The next PDU's length, command, status and sequence, whether the length can be or not."""
-        length, command, status, sequence = struct.unpack(">IIII", await self._reader.readexactly(16))
-        if length < 65_536:
-            self.body = await self._reader.readexactly(length - 16)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            length, command, status, sequence = struct.unpack(">IIII", await self._reader.readexactly(16))
+            if length < 65_536:
+                self.body = await self._reader.readexactly(length - 16)
         return length, command, status, sequence
 
     async def ended(self) -> bool:
-        return await self._reader.read() == b""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await self._reader.read() == b""
 
     async def bind(self, smsc: RecordingSmsc) -> tuple[int, int, int]:
         body = f"{smsc.system_id}\0{smsc.password}\0\0".encode() + b"\x34\0\0\0"
