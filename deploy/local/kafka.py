@@ -40,13 +40,15 @@ class KafkaCluster:
     """`brokers` Kafka processes on free loopback ports, their data and logs under `directory`.
 
     Records are replicated to every broker, up to three, and an acks=all write needs all of these but one. What was
-    written stays when the cluster is stopped, and is there again for a cluster on the same directory.
+    written stays when the cluster is stopped, and is there again for a cluster on the same directory. `settings` are
+    further broker settings, and win over ours.
     """
 
     version = KAFKA_VERSION
 
-    def __init__(self, directory: Path, brokers: int = 1) -> None:
+    def __init__(self, directory: Path, brokers: int = 1, *, settings: Mapping[str, object] | None = None) -> None:
         self.directory = directory
+        self._further_settings = settings or {}
         self.replication = min(brokers, 3)
         self._ports = [free_port() for _ in range(brokers)]
         self._controller_ports = [free_port() for _ in range(brokers)]
@@ -195,6 +197,7 @@ class KafkaCluster:
             "controller.quorum.election.timeout.ms": 500,
             "controller.quorum.fetch.timeout.ms": 1000,
             "controller.quorum.request.timeout.ms": 1000,
+            **self._further_settings,
         }
 
 

@@ -3,10 +3,11 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,12 @@ from shared.contract.agency import RequestSubmitted
 from shared.contract.events import RequestAccepted
 from shared.contract.topics import ACCEPTED, ASSIGNED, UNROUTABLE, Topic
 from shared.ids import partition_of
-from shared.jurisdiction import load_jurisdiction
 
 PROJECT = Path(__file__).parents[2]
 DJIBOUTI = PROJECT / "deploy" / "jurisdictions" / "djibouti"
 GOLDEN = PROJECT / "tests" / "golden" / "guichet.request.accepted.v1.json"
 
+AGENCY = "etat-civil"
 PARTITIONS = 3
 READY_SECONDS = 60.0
 PATIENCE_SECONDS = 60.0
@@ -86,9 +87,13 @@ class Running:
         found = [line for line in text.splitlines() if line.startswith(f"{series} ")]
         return float(found[0].rpartition(" ")[2]) if found else 0.0
 
-    def signal(self, number: signal.Signals) -> None:
+    @property
+    def pid(self) -> int:
         assert self.process.pid is not None
-        os.killpg(self.process.pid, number)
+        return self.process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        os.killpg(self.pid, number)
 
     def freeze(self) -> None:
         """Stand still with all connections open, as in a long pause of the machine."""
@@ -141,6 +146,18 @@ class Crew:
         await asyncio.gather(*(running.process.stop() for running in self._running))
 
 
+def submission(event_id: str) -> dict[str, Any]:
+    """A request as an agency writes it."""
+    return {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": "/agency",
+        "type": RequestSubmitted.TYPE,
+        "time": "2026-11-22T09:30:00+03:00",
+        "data": {"agency_reference": event_id, "service_code": "birth-certificate"},
+    }
+
+
 class Agency:
     """An agency at intake's HTTP door."""
 
@@ -150,19 +167,19 @@ class Agency:
 
     async def submit(self, intake: Running, event_id: str | None = None) -> Answer:
         """Submit one request; with the id of an earlier call, the same request again."""
-        event_id = event_id or uuid4().hex
-        event = {
-            "specversion": "1.0",
-            "id": event_id,
-            "source": "/agency",
-            "type": RequestSubmitted.TYPE,
-            "time": "2026-11-22T09:30:00+03:00",
-            "data": {"agency_reference": event_id, "service_code": "birth-certificate"},
-        }
-        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/cloudevents+json"}
+        event = submission(event_id or uuid4().hex)
+        return await self._call(intake, event["id"], event, "application/cloudevents+json")
+
+    async def submit_batch(self, intake: Running, count: int) -> Answer:
+        """Submit so many requests in one call."""
+        events = [submission(uuid4().hex) for _ in range(count)]
+        return await self._call(intake, "", events, "application/cloudevents-batch+json")
+
+    async def _call(self, intake: Running, event_id: str, content: object, kind: str) -> Answer:
+        headers = {"authorization": f"Bearer {self._key}", "content-type": kind}
         started = time.monotonic()
         try:
-            async with self._session.post(f"{intake.url}/v1/events", json=event, headers=headers) as answer:
+            async with self._session.post(f"{intake.url}/v1/events", json=content, headers=headers) as answer:
                 body = await answer.json(content_type=None)
                 seconds = time.monotonic() - started
                 return Answer(event_id, answer.status, seconds, answer.headers.get("retry-after"), body)
@@ -308,6 +325,18 @@ async def until(holds: Callable[[], Awaitable[bool]], *, within_seconds: float =
     return time.monotonic() - started
 
 
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Keep the write lock of a SQLite file, so that its service waits in the middle of its batch."""
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A jurisdiction with keys."""
@@ -317,13 +346,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-async def brokers(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> AsyncIterator[KafkaCluster]:
+async def brokers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KafkaCluster]:
     """Three brokers that tests may kill, with the mesh's topics on all of them."""
     cluster = KafkaCluster(tmp_path_factory.mktemp("kafka"), brokers=3)
     try:
         await cluster.start()
-        agencies = list(load_jurisdiction(folder).agencies)
-        await apply_topics(cluster.bootstrap, agencies, partitions=PARTITIONS, replication=3)
+        await apply_topics(cluster.bootstrap, [AGENCY], partitions=PARTITIONS, replication=3)
         yield cluster
     finally:
         await cluster.stop()
@@ -346,7 +374,7 @@ async def agency(folder: Path) -> AsyncIterator[Agency]:
     timeout = aiohttp.ClientTimeout(total=2 * ANSWER_SECONDS)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
-        yield Agency(session, read_keys(folder)["etat-civil"])
+        yield Agency(session, read_keys(folder)[AGENCY])
 
 
 @pytest.fixture

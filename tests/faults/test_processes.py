@@ -3,17 +3,13 @@
 import asyncio
 import os
 import signal
-import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiokafka.admin import AIOKafkaAdminClient
 
 from shared.contract.topics import ACCEPTED
-from tests.faults.conftest import assert_one_decision_each, streaming, until
+from tests.faults.conftest import assert_one_decision_each, locked, streaming, until
 
 if TYPE_CHECKING:
     from deploy.local.kafka import KafkaCluster
@@ -162,15 +158,3 @@ async def stable_with(bootstrap: str, *, members: int) -> bool:
         await admin.close()
     _, _, state, _, _, found, *_ = described
     return bool(state == "Stable" and len(found) == members)
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Keep the write lock of a SQLite file, so that its service waits in the middle of its batch."""
-    other = sqlite3.connect(file, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        other.execute("ROLLBACK")
-        other.close()

@@ -85,6 +85,7 @@ class Cluster:
     bootstrap: str
     producer: AIOKafkaProducer
     stack: AsyncExitStack
+    replication: int = 1
     run: str = field(default_factory=lambda: uuid4().hex)
     registries: list[CollectorRegistry] = field(default_factory=list)
 
@@ -103,7 +104,9 @@ class Cluster:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
         await admin.start()
         try:
-            await admin.create_topics([NewTopic(topic.name, partitions, 1, topic_configs=settings or {})])
+            await admin.create_topics(
+                [NewTopic(topic.name, partitions, self.replication, topic_configs=settings or {})]
+            )
         finally:
             await admin.close()
         return topic
@@ -240,13 +243,13 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster_at(bootstrap: str) -> AsyncIterator[Cluster]:
+async def cluster_at(bootstrap: str, *, replication: int = 1) -> AsyncIterator[Cluster]:
     """A test's view of the cluster at this address."""
     async with AsyncExitStack() as stack:
         producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
         await producer.start()
         stack.push_async_callback(producer.stop)
-        yield Cluster(bootstrap, producer, stack)
+        yield Cluster(bootstrap, producer, stack, replication)
 
 
 @pytest.fixture
