@@ -20,6 +20,7 @@ from deploy.replay.run import MeshAddresses, prepare, replay
 from shared.bus.admin import apply_topics
 
 REQUESTS = 60
+REPLICAS = {"intake": 2, "routing": 2, "notify": 2}
 LOOKS = 8
 
 
@@ -43,14 +44,16 @@ async def told_by_the_command(directory: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mongodb", [False, True], ids=["sqlite", "mongodb"])
-async def test_a_small_run_is_sound_and_every_bug_planted_in_it_is_seen(tmp_path: Path, mongodb: bool) -> None:
+async def test_a_small_run_of_replicas_is_sound_and_every_bug_planted_in_it_is_seen(
+    tmp_path: Path, mongodb: bool
+) -> None:
     folder = tmp_path / "jurisdiction"
     prepared = prepare(None, folder, count=REQUESTS)
 
     async def topics(bootstrap: str, replication: int) -> None:
         await apply_topics(bootstrap, prepared.agencies, partitions=3, replication=replication)
 
-    async with LocalMesh(tmp_path, folder, apply_topics=topics, mongodb=mongodb) as mesh:
+    async with LocalMesh(tmp_path, folder, apply_topics=topics, replicas=REPLICAS, mongodb=mongodb) as mesh:
         sources = local_sources(tmp_path)
         assert sources is not None
         addresses = MeshAddresses(sources, mesh.service_url("intake"))
