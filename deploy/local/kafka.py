@@ -95,7 +95,10 @@ class KafkaCluster:
         await self._in_service(index)
 
     async def leader(self, topic: str, partition: int) -> int | None:
-        """Which broker leads a partition, counted from 0; None while none does. Raises KafkaError if nobody answers."""
+        """Which broker leads a partition, counted from 0; None while none does.
+
+        Any broker may be asked: raises KafkaError if that one does not answer, as for some seconds after one ended.
+        """
         client = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap, request_timeout_ms=3000)
         try:
             await client.start()
