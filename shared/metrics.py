@@ -121,8 +121,14 @@ class NotifyMetrics:
         )
         self.attempts = Counter(
             "guichet_delivery_attempts_total",
-            "Answers of providers. Outcome: accepted, refused, retry, unknown.",
+            "Answers of providers. Outcome: accepted, refused, declined, retry, unknown.",
             ["provider", "outcome"],
+            registry=registry,
+        )
+        self.resent = Counter(
+            "guichet_notifications_resent_total",
+            "Notifications planned again because nobody knew of them and no receipt came in time.",
+            ["channel"],
             registry=registry,
         )
         self.receipts = Counter(

@@ -229,7 +229,7 @@ def run(build_app: Callable[[], Starlette]) -> None:
     except ConfigError as error:
         raise SystemExit(str(error)) from None
     except ValidationError as error:
-        wrong = (f"{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
+        wrong = (f"{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
         raise SystemExit("Wrong settings in the environment:\n" + "\n".join(wrong)) from None
     settings: ServiceSettings = app.state.settings
     uvicorn.run(

@@ -192,7 +192,7 @@ def _providers(dashboard: Dashboard) -> None:
     dashboard.with_panel(
         time_panel(
             "Answers of providers",
-            "A second. retry: put off, tried again later. refused: final. unknown: no answer came.",
+            "A second. retry: put off. refused: final. declined: final for this provider. unknown: no answer came.",
             (
                 "sum by (provider, outcome) (rate(guichet_delivery_attempts_total[$__rate_interval]))",
                 "{{provider}} {{outcome}}",
@@ -217,11 +217,16 @@ def _providers(dashboard: Dashboard) -> None:
     dashboard.with_panel(
         time_panel(
             "Messages waiting and unknown",
-            "Planned and not sent yet; and those of which nobody can know whether they were sent, in this time range.",
+            "Planned and not sent yet; and, in this time range, those of which nobody can know whether they were sent, "
+            "and those of them that were sent again.",
             ("sum(guichet_notifications_waiting)", "waiting"),
             (
                 'sum(increase(guichet_notifications_total{status="unknown"}[$__range])) or on() vector(0)',
                 "became unknown",
+            ),
+            (
+                "sum(increase(guichet_notifications_resent_total[$__range])) or on() vector(0)",
+                "were sent again",
             ),
             unit=units.Short,
             width=8,

@@ -1,23 +1,28 @@
 """The wiring of the notify service."""
 
+from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 
 from starlette.applications import Starlette
 
-from services.notify.backlog import Backlog
+from services.notify.backlog import Backlog, Desk
 from services.notify.handlers import plan
+from services.notify.lane import Lane
 from services.notify.ledger import Ledger
-from services.notify.providers.smpp import SmppProvider
+from services.notify.outcomes import Outcomes
+from services.notify.ports import M, Mail, Provider, ShortMessage
+from services.notify.providers.smpp import Accept, SmppProvider
 from services.notify.providers.smtp import SmtpProvider
 from services.notify.rate import TokenBucket
 from services.notify.receipts import Receipts, References
 from services.notify.rendering import load_templates
 from services.notify.sender import Sender
-from services.notify.settings import NotifySettings
+from services.notify.settings import NotifySettings, SmppSettings, SmtpSettings
 from shared.clock import Clock
 from shared.contract import topics
 from shared.contract.events import Channel
-from shared.jurisdiction import load_jurisdiction
+from shared.jurisdiction import Jurisdiction, load_jurisdiction
 from shared.metrics import NotifyMetrics
 from shared.service import Service
 from shared.store.port import Store
@@ -36,52 +41,39 @@ def build_app(
     mail = Ledger(service.store.collection("notifications_email"))
     unreachable = Ledger(service.store.collection("notifications_unreachable"))
     references = References(service.store.collection("provider_references"))
+    outcomes = partial(Outcomes, publisher=service.publisher, clock=service.clock, metrics=metrics)
+    sms_outcomes = outcomes(Channel.SMS, ledger=sms, other=mail)
+    mail_outcomes = outcomes(Channel.EMAIL, ledger=mail, other=sms)
     receipts = Receipts(
         collection=service.store.collection("receipts"),
         references=references,
         ledger=sms,
-        publisher=service.publisher,
+        outcomes=sms_outcomes,
         clock=service.clock,
         metrics=metrics,
     )
-    smpp = SmppProvider(
-        host=settings.smpp_host,
-        port=settings.smpp_port,
-        system_id=settings.smpp_system_id,
-        password=settings.smpp_password.get_secret_value(),
-        sender=jurisdiction.sms_sender,
-        window=settings.smpp_window,
-        accept=receipts.accept,
-        clock=service.clock,
-    )
-    smtp = SmtpProvider(
-        host=settings.smtp_host,
-        port=settings.smtp_port,
-        mail_from=jurisdiction.mail_from,
-        sender_name=jurisdiction.name,
-        window=settings.smtp_connections,
-        clock=service.clock,
-        username=settings.smtp_username,
-        password=settings.smtp_password.get_secret_value() if settings.smtp_password else None,
-        starttls=settings.smtp_starttls,
-    )
-    sms_sender = Sender(
-        ledger=sms,
-        provider=smpp,
-        compose=templates.short_message,
+    sender = partial(
+        Sender,
         references=references,
-        rate=TokenBucket(settings.sms_per_second, service.clock),
-        publisher=service.publisher,
+        receipt_window=timedelta(seconds=settings.receipt_window_seconds),
         clock=service.clock,
         metrics=metrics,
     )
-    mail_sender = Sender(
-        ledger=mail,
-        provider=smtp,
-        compose=templates.mail,
-        references=references,
-        rate=TokenBucket(settings.mails_per_second, service.clock),
-        publisher=service.publisher,
+    sms_lanes = [
+        smpp_lane(name, wanted, jurisdiction, receipts.accept, service.clock)
+        for name, wanted in (("smpp", settings.smpp), ("smpp2", settings.smpp2))
+        if wanted
+    ]
+    mail_lanes = [
+        smtp_lane(name, wanted, jurisdiction, service.clock)
+        for name, wanted in (("smtp", settings.smtp), ("smtp2", settings.smtp2))
+        if wanted
+    ]
+    sms_sender = sender(ledger=sms, lanes=sms_lanes, compose=templates.short_message, outcomes=sms_outcomes)
+    mail_sender = sender(ledger=mail, lanes=mail_lanes, compose=templates.mail, outcomes=mail_outcomes)
+    backlog = Backlog(
+        (Desk(sms, sms_outcomes), Desk(mail, mail_outcomes)),
+        fallback_after=timedelta(seconds=settings.fallback_after_seconds),
         clock=service.clock,
         metrics=metrics,
     )
@@ -90,7 +82,7 @@ def build_app(
         partial(
             plan,
             jurisdiction=jurisdiction,
-            versions=templates.versions,
+            templates=templates,
             ledgers={Channel.SMS: sms, Channel.EMAIL: mail, None: unreachable},
             clock=service.clock,
             metrics=metrics,
@@ -99,7 +91,48 @@ def build_app(
     service.run_beside("sms", sms_sender.run)
     service.run_beside("mail", mail_sender.run)
     service.run_beside("receipts", receipts.run)
-    service.run_beside("backlog", Backlog((sms, mail), service.clock, metrics).run)
-    service.check("smsc", smpp.check)
-    service.check("smtp", smtp.check)
+    service.run_beside("backlog", backlog.run)
+    service.check("smsc", partial(any_of, [lane.provider for lane in sms_lanes]))
+    service.check("smtp", partial(any_of, [lane.provider for lane in mail_lanes]))
     return service.app()
+
+
+def smpp_lane(
+    name: str, wanted: SmppSettings, jurisdiction: Jurisdiction, accept: Accept, clock: Clock
+) -> Lane[ShortMessage]:
+    """An SMSC as the settings describe it."""
+    provider = SmppProvider(
+        name=name,
+        host=wanted.host,
+        port=wanted.port,
+        system_id=wanted.system_id,
+        password=wanted.password.get_secret_value(),
+        sender=jurisdiction.sms_sender,
+        window=wanted.window,
+        accept=accept,
+        clock=clock,
+    )
+    return Lane(provider, TokenBucket(wanted.per_second, clock), wanted.weight)
+
+
+def smtp_lane(name: str, wanted: SmtpSettings, jurisdiction: Jurisdiction, clock: Clock) -> Lane[Mail]:
+    """A mail server as the settings describe it."""
+    provider = SmtpProvider(
+        name=name,
+        host=wanted.host,
+        port=wanted.port,
+        mail_from=jurisdiction.mail_from,
+        sender_name=jurisdiction.name,
+        window=wanted.connections,
+        clock=clock,
+        username=wanted.username,
+        password=wanted.password.get_secret_value() if wanted.password else None,
+        starttls=wanted.starttls,
+    )
+    return Lane(provider, TokenBucket(wanted.per_second, clock), wanted.weight)
+
+
+async def any_of(providers: Sequence[Provider[M]]) -> None:
+    """Return if one of a channel's providers can be reached; raise what the first says if none can."""
+    if not any(provider.connected for provider in providers):
+        await providers[0].check()

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from services.notify import domain
-from services.notify.domain import Notification, Step
+from services.notify.domain import Notification
 from services.notify.ledger import Ledger
 from services.notify.outcomes import announcements
+from services.notify.rendering import Templates
 from shared.bus.port import Incoming, Publication
 from shared.clock import Clock
-from shared.contract.events import Channel, Event, Language
+from shared.contract.events import Channel, Event
 from shared.jurisdiction import Jurisdiction
 from shared.metrics import NotifyMetrics
 
@@ -20,7 +21,7 @@ async def plan(
     batch: Sequence[Incoming[Event]],
     *,
     jurisdiction: Jurisdiction,
-    versions: Mapping[tuple[Language, Step], str],
+    templates: Templates,
     ledgers: Ledgers,
     clock: Clock,
     metrics: NotifyMetrics,
@@ -30,9 +31,12 @@ async def plan(
     A redelivered event plans nothing twice, and what was published of it is published again, to the byte.
     """
     now = clock.now()
+    versions, policies = templates.versions, templates.policies
     planned: dict[Channel | None, dict[str, Notification]] = {channel: {} for channel in ledgers}
     for incoming in batch:
-        notification = domain.plan(incoming.event, jurisdiction=jurisdiction, versions=versions, now=now)
+        notification = domain.plan(
+            incoming.event, jurisdiction=jurisdiction, versions=versions, policies=policies, now=now
+        )
         if notification is not None:
             planned[notification.channel].setdefault(notification.id, notification)
     publications: list[Publication] = []

@@ -1,8 +1,8 @@
 """The notifications of one channel, as the store keeps them, and a bell for who sends them."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from collections.abc import Collection as Keys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -17,15 +17,16 @@ SENDING_LEASE: Final = timedelta(seconds=45)
 """After this a row still `sending` has lost its sender. Longer than any provider's answer may take."""
 
 ANNOUNCE_LEASE: Final = timedelta(seconds=5)
-"""After this a row whose outbox is not empty is announced again."""
+"""After this a row of which something is still to be told or done comes up again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A notification and the version of its row, which has to stand still until it is saved."""
+    """A notification and the version of its row, which has to stand still until it is saved. `due`, as it was read."""
 
     notification: Notification
     version: int
+    due: datetime | None = None
 
 
 class Ledger:
@@ -67,28 +68,25 @@ class Ledger:
             self.bell.set()
         return [Held(held.notification, held.version + 1) for held in changed if held.notification.id in written]
 
-    async def waiting(self) -> tuple[int, datetime | None]:
-        """How many are not yet sent, and when the oldest of them was planned. Reads every row that is due some day."""
-        count, oldest = 0, None
+    async def unfinished(self) -> AsyncIterator[Held]:
+        """Every row that somebody has to look at some day."""
         async for row in self._collection.scan(due_only=True):
-            notification = _notification(row.body)
-            if notification.status in (State.PLANNED, State.SENDING):
-                count += 1
-                planned = notification.timeline.planned
-                oldest = min(oldest or planned, planned) if planned else oldest
-        return count, oldest
+            yield Held(_notification(row.body), row.version, row.due)
 
 
 def _due(notification: Notification, now: datetime) -> datetime | None:
     """When somebody should look at the row again; None: when a receipt comes, or never."""
-    if notification.status is State.PLANNED:
-        return notification.not_before
-    if notification.status is State.SENDING:
-        return now + SENDING_LEASE
-    # Nobody sends an unreachable one: its outcome is published by whoever planned it.
-    if notification.outbox and notification.status is not State.UNREACHABLE:
+    match notification.status:
+        case State.PLANNED:
+            return notification.not_before
+        case State.SENDING:
+            return now + SENDING_LEASE
+        case State.UNREACHABLE:
+            # Nobody sends it: its outcome is published by whoever planned it.
+            return None
+    if notification.untold:
         return now + ANNOUNCE_LEASE
-    return None
+    return notification.resend_at if notification.status is State.UNKNOWN else None
 
 
 def _body(notification: Notification) -> bytes:

@@ -1,6 +1,8 @@
-"""Telling the mesh what became of a notification, from the outbox of its row."""
+"""What follows from what was decided of a notification: it is saved and counted, the mesh is told of it from the
+outbox of its row, and a failed one is followed by one on the citizen's other channel."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from services.notify import domain
 from services.notify.domain import Notification
@@ -8,7 +10,9 @@ from services.notify.ledger import Held, Ledger
 from shared.bus.port import Publication, Publisher, Unavailable
 from shared.clock import Clock
 from shared.contract import topics
+from shared.contract.events import Channel
 from shared.log import get_logger
+from shared.metrics import NotifyMetrics
 from shared.store.port import StoreUnavailable
 
 log = get_logger(__name__)
@@ -19,12 +23,53 @@ def announcements(notification: Notification) -> list[Publication]:
     return [Publication(topics.OUTCOME, notification.request_id, event.encode()) for event in notification.outbox]
 
 
-async def announce(telling: Sequence[Held], *, ledger: Ledger, publisher: Publisher, clock: Clock) -> None:
-    """Publish what stands in the outboxes, then empty them. What fails here comes up again by its due time."""
-    if not telling:
-        return
-    try:
-        await publisher.publish([each for held in telling for each in announcements(held.notification)])
-        await ledger.save([Held(domain.published(held.notification), held.version) for held in telling], clock.now())
-    except (Unavailable, StoreUnavailable) as error:
-        log.warning("outcomes are announced later", detail=str(error))
+class Outcomes:
+    """What follows for the notifications of one channel. `other` is the ledger of the other one."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        ledger: Ledger,
+        other: Ledger,
+        publisher: Publisher,
+        clock: Clock,
+        metrics: NotifyMetrics,
+    ) -> None:
+        self._channel = channel
+        self._ledger = ledger
+        self._other = other
+        self._publisher = publisher
+        self._clock = clock
+        self._metrics = metrics
+
+    async def save(self, moved: Sequence[Held], now: datetime) -> list[Held]:
+        """Save what has come to another status, and count it. As Ledger.save: those that were written."""
+        saved = await self._ledger.save(moved, now)
+        for held in saved:
+            self._metrics.notifications.labels(self._channel, held.notification.status).inc()
+        return saved
+
+    async def announce(self, untold: Sequence[Held]) -> None:
+        """Plan the fallbacks that are owed, publish what stands in the outboxes, then write down that it is done.
+
+        Each of it may be done twice without harm. What fails here comes up again by its due time.
+        """
+        if not untold:
+            return
+        try:
+            await self._fall_back([held.notification for held in untold if held.notification.owes_fallback])
+            await self._publisher.publish([each for held in untold for each in announcements(held.notification)])
+            done = [Held(domain.published(held.notification), held.version) for held in untold]
+            await self._ledger.save(done, self._clock.now())
+        except (Unavailable, StoreUnavailable) as error:
+            log.warning("outcomes are announced later", detail=str(error))
+
+    async def _fall_back(self, failed: Sequence[Notification]) -> None:
+        if not failed:
+            return
+        planned = [domain.fallback(each, self._clock.now()) for each in failed]
+        standing = await self._other.add(planned)
+        for each in planned:
+            if each.id not in standing:
+                self._metrics.notifications.labels(each.channel, each.status).inc()

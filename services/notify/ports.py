@@ -39,7 +39,15 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It will never be taken as it is."""
+    """It will never be taken as it is, here or elsewhere: it is about the recipient, or the message."""
+
+    reason: str
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """This provider will never take it as it is, for a reason of its own: another one may."""
 
     reason: str
     references: tuple[str, ...] = ()
@@ -47,7 +55,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """It was surely not taken (but for the parts with an id), and may be at another time."""
+    """It was surely not taken (but for the parts with an id), and may be at another time.
+
+    `retry_after`: the pause that the provider asks for. Then nothing is wrong with it.
+    """
 
     reason: str
     retry_after: timedelta | None = None
@@ -62,7 +73,7 @@ class Unknown:
     references: tuple[str, ...] = ()
 
 
-Answer = Sent | Refused | Later | Unknown
+Answer = Sent | Refused | Declined | Later | Unknown
 
 M = TypeVar("M", ShortMessage, Mail)
 M_contra = TypeVar("M_contra", ShortMessage, Mail, contravariant=True)
@@ -82,7 +93,7 @@ class Composed(Generic[M]):
 
 
 class Provider(Protocol[M_contra]):
-    """A way to send. `window`: how many messages it takes at the same time."""
+    """A way to send. `window`: how many messages it takes at the same time. `connected`: whether it can be reached."""
 
     @property
     def name(self) -> str: ...
@@ -92,6 +103,9 @@ class Provider(Protocol[M_contra]):
 
     @property
     def window(self) -> int: ...
+
+    @property
+    def connected(self) -> bool: ...
 
     async def start(self) -> None:
         """Begin to connect, and reconnect from then on."""

@@ -6,13 +6,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from services.notify import domain
 from services.notify.domain import Notification, State, next_attempt, user_message_reference
 from services.notify.ledger import Held, Ledger
-from services.notify.outcomes import announce
-from shared.bus.port import Publisher
+from services.notify.outcomes import Outcomes
 from shared.clock import Clock
 from shared.contract.events import Channel, Moment, Part
 from shared.log import get_logger
@@ -51,10 +50,19 @@ class Receipt(Part):
 
 
 class Reference(Part):
-    """Whose message it is that the provider knows under some name."""
+    """Whose message it is that the provider knows under some name, and at which of the attempts to send it."""
 
     notification: str
     recipient: str | None
+    attempt: int = 1
+
+
+class Spoken(NamedTuple):
+    """A receipt whose notification is found, and the attempt that it is for."""
+
+    row: Row
+    receipt: Receipt
+    attempt: int
 
 
 class References:
@@ -72,23 +80,23 @@ class References:
         """Remember what receipts for these may say."""
         rows: dict[str, Document] = {}
         for each in notifications:
-            body = Reference(notification=each.id, recipient=each.recipient).model_dump_json().encode()
-            rows |= dict.fromkeys(_reference_keys(each), Document(body))
+            reference = Reference(notification=each.id, recipient=each.recipient, attempt=each.attempts)
+            rows |= dict.fromkeys(_reference_keys(each), Document(reference.model_dump_json().encode()))
         if rows:
             await self._collection.insert_new(rows)
 
-    async def find(self, receipts: Sequence[Receipt]) -> dict[str, str]:
-        """The notification id of each receipt for which there is one, by the receipt's key."""
+    async def find(self, receipts: Sequence[Receipt]) -> dict[str, Reference]:
+        """What each receipt speaks of for which that is known, by the receipt's key."""
         named = {receipt.key: _names(receipt) for receipt in receipts}
         rows = await self._collection.get_many({name for names in named.values() for name in names})
         standing = {key: Reference.model_validate_json(row.body) for key, row in rows.items()}
-        found: dict[str, str] = {}
+        found: dict[str, Reference] = {}
         for receipt in receipts:
             names = named[receipt.key]
             meant = [standing[name] for name in names if name in standing]
             sure = [reference for reference in meant if reference.recipient == receipt.recipient]
             if sure or names[0] in standing:
-                found[receipt.key] = (sure or meant)[0].notification
+                found[receipt.key] = (sure or meant)[0]
         return found
 
 
@@ -101,14 +109,14 @@ class Receipts:
         collection: Collection,
         references: References,
         ledger: Ledger,
-        publisher: Publisher,
+        outcomes: Outcomes,
         clock: Clock,
         metrics: NotifyMetrics,
     ) -> None:
         self._collection = collection
         self._references = references
         self._ledger = ledger
-        self._publisher = publisher
+        self._outcomes = outcomes
         self._clock = clock
         self._metrics = metrics
         self._bell = asyncio.Event()
@@ -141,30 +149,33 @@ class Receipts:
         rows = await self._collection.take_due(self._clock.now(), limit=MATCHED_AT_ONCE_MAX, lease=LEASE)
         receipts = [Receipt.model_validate_json(row.body) for row in rows]
         found = await self._references.find(receipts)
-        standing = await self._ledger.get(set(found.values()))
-        spoken_of: dict[str, list[tuple[Row, Receipt]]] = defaultdict(list)
+        standing = await self._ledger.get({reference.notification for reference in found.values()})
+        spoken_of: dict[str, list[Spoken]] = defaultdict(list)
         early: list[tuple[Row, Receipt]] = []
         for row, receipt in zip(rows, receipts, strict=True):
-            held = standing.get(found.get(receipt.key, ""))
-            if held is None or not domain.takes_receipts(held.notification):
+            reference = found.get(receipt.key)
+            held = standing.get(reference.notification) if reference else None
+            if reference is None or held is None or not domain.takes_receipts(held.notification):
                 early.append((row, receipt))
             else:
-                spoken_of[held.notification.id].append((row, receipt))
+                spoken_of[held.notification.id].append(Spoken(row, receipt, reference.attempt))
         matched = await self._apply(standing, spoken_of)
         await self._close(matched, early)
         return len(rows)
 
-    async def _apply(
-        self, standing: dict[str, Held], spoken_of: dict[str, list[tuple[Row, Receipt]]]
-    ) -> list[tuple[Row, Receipt]]:
+    async def _apply(self, standing: dict[str, Held], spoken_of: dict[str, list[Spoken]]) -> list[tuple[Row, Receipt]]:
         """Write what the receipts say; those whose notification was changed by another meanwhile are not returned."""
         changed: list[Held] = []
         unchanged: set[str] = set()
         for key, parts in spoken_of.items():
             notification = standing[key].notification
-            for _, receipt in parts:
+            for _, receipt, attempt in parts:
                 notification = domain.receipted(
-                    notification, receipt.received_at, reference=receipt.message_id, failure=receipt.failure
+                    notification,
+                    receipt.received_at,
+                    reference=receipt.message_id,
+                    attempt=attempt,
+                    failure=receipt.failure,
                 )
             if notification is standing[key].notification:
                 unchanged.add(key)
@@ -174,10 +185,9 @@ class Receipts:
         for held in saved:
             if held.notification.status is not standing[held.notification.id].notification.status:
                 self._metrics.notifications.labels(Channel.SMS, held.notification.status).inc()
-        telling = [held for held in saved if held.notification.outbox]
-        await announce(telling, ledger=self._ledger, publisher=self._publisher, clock=self._clock)
+        await self._outcomes.announce([held for held in saved if held.notification.untold])
         done = unchanged | {held.notification.id for held in saved}
-        return [pair for key in done for pair in spoken_of[key]]
+        return [(row, receipt) for key in done for row, receipt, _ in spoken_of[key]]
 
     async def _close(self, matched: Sequence[tuple[Row, Receipt]], early: Sequence[tuple[Row, Receipt]]) -> None:
         changes = {row.key: _change(row, receipt, Match.MATCHED) for row, receipt in matched}

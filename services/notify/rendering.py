@@ -13,13 +13,14 @@ from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
-from services.notify.domain import Notification, Step, format_date
+from services.notify.domain import Notification, Policy, Step, format_date
 from services.notify.ports import Composed, Mail, ShortMessage, Unsendable
 from services.notify.sms import encode, offending_characters
 from shared.config import ConfigError, ConfigFile, ConfigModel, FieldPath, read_config
 from shared.contract.events import Language
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
+POLICIES: Final = "policies.yaml"
 
 RIGHT_TO_LEFT: Final = frozenset({Language.ARABIC})
 
@@ -76,6 +77,12 @@ class LanguageTexts(ConfigModel):
     steps: dict[Step, StepTexts]
 
 
+class StepPolicies(ConfigModel):
+    """What becomes of an unknown message of each step, whatever its language."""
+
+    steps: dict[Step, Policy]
+
+
 @dataclass(frozen=True, slots=True)
 class Rendering:
     """One step in one language, compiled. `version` changes when any of its words does."""
@@ -90,9 +97,15 @@ class Rendering:
 class Templates:
     """Every step in every language; `load_templates` makes one."""
 
-    def __init__(self, renderings: Mapping[tuple[Language, Step], Rendering], layout: Template) -> None:
+    def __init__(
+        self,
+        renderings: Mapping[tuple[Language, Step], Rendering],
+        policies: Mapping[Step, Policy],
+        layout: Template,
+    ) -> None:
         self._renderings = renderings
         self._layout = layout
+        self.policies = policies
 
     @property
     def versions(self) -> dict[tuple[Language, Step], str]:
@@ -133,7 +146,9 @@ class Templates:
 
 
 def load_templates(directory: Path = TEMPLATES) -> Templates:
-    """Read `<language>.yaml` for every language; ConfigError naming file, step and field for all that is wrong.
+    """Read `<language>.yaml` for every language, and the steps' policies.
+
+    ConfigError naming file, step and field for all that is wrong.
 
     What is checked: every language and step is there; only fields that the step has are used, and the reference
     always; no HTML and no links; a French, English, Somali or Afar SMS is GSM 03.38 and one segment with values of
@@ -157,9 +172,24 @@ def load_templates(directory: Path = TEMPLATES) -> Templates:
                 (language, step): _compile(plain, escaping, language, step, said, texts.closing)
                 for step, said in texts.steps.items()
             }
+    policies: Mapping[Step, Policy] = {}
+    try:
+        policies = _policies(directory / POLICIES)
+    except ConfigError as error:
+        problems += error.problems
     if problems:
         raise ConfigError(problems)
-    return Templates(renderings, escaping.from_string((directory / "mail.html.j2").read_text(encoding="utf-8")))
+    return Templates(
+        renderings, policies, escaping.from_string((directory / "mail.html.j2").read_text(encoding="utf-8"))
+    )
+
+
+def _policies(path: Path) -> Mapping[Step, Policy]:
+    file = read_config(path, StepPolicies)
+    missing = [step for step in Step if step not in file.content.steps]
+    if missing:
+        raise ConfigError(file.problem(("steps", step.value), "this step is missing") for step in missing)
+    return file.content.steps
 
 
 def _compile(

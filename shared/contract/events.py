@@ -200,7 +200,10 @@ class RequestUnroutableData(Part):
 
 
 class NotificationOutcomeData(Part):
-    """What became of a notification. Holds no contact: the ledger of notify does."""
+    """What became of a notification. Holds no contact: the ledger of notify does.
+
+    `fallback_of`: the notification on the citizen's other channel that failed before.
+    """
 
     notification_id: str
     request_id: str
@@ -216,6 +219,7 @@ class NotificationOutcomeData(Part):
     reason: str | None = None
     attempts: int = 0
     segments: int = 0
+    fallback_of: str | None = None
     timeline: Timeline
 
 

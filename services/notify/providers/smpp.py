@@ -28,7 +28,7 @@ from aiosmpplib.state import NPI, TON, USER_MESSAGE_REFERENCE, OptionalParam, Ph
 from aiosmpplib.state import SmppCommandStatus as Status
 
 from services.notify.domain import user_message_reference
-from services.notify.ports import Answer, Later, Refused, Sent, ShortMessage, Unknown
+from services.notify.ports import Answer, Declined, Later, Refused, Sent, ShortMessage, Unknown
 from services.notify.receipts import Receipt
 from services.notify.sms import Encoding
 from shared.clock import Clock
@@ -45,17 +45,21 @@ RECEIPTS_AT_ONCE_MAX: Final = 200
 
 REFUSALS: Final = {
     Status.ESME_RINVMSGLEN: "invalid_length",
-    Status.ESME_RINVSRCADR: "invalid_source",
     Status.ESME_RINVDSTADR: "invalid_destination",
+    Status.ESME_RINVNUMDESTS: "invalid_destination",
+    Status.ESME_RINVDSTTON: "invalid_destination",
+    Status.ESME_RINVDSTNPI: "invalid_destination",
+}
+"""Statuses (SMPP 3.4, 5.1.3) about the recipient or the message, which every SMSC would say at every attempt."""
+
+DECLINES: Final = {
+    Status.ESME_RINVSRCADR: "invalid_source",
     Status.ESME_RINVPRTFLG: "invalid_parameter",
     Status.ESME_RINVREGDLVFLG: "invalid_parameter",
     Status.ESME_RINVSERTYP: "invalid_parameter",
-    Status.ESME_RINVNUMDESTS: "invalid_destination",
     Status.ESME_RINVESMCLASS: "invalid_parameter",
     Status.ESME_RINVSRCTON: "invalid_source",
     Status.ESME_RINVSRCNPI: "invalid_source",
-    Status.ESME_RINVDSTTON: "invalid_destination",
-    Status.ESME_RINVDSTNPI: "invalid_destination",
     Status.ESME_RINVREPFLAG: "invalid_parameter",
     Status.ESME_RINVEXPIRY: "invalid_parameter",
     Status.ESME_RX_P_APPN: "rejected",
@@ -66,7 +70,7 @@ REFUSALS: Final = {
     Status.ESME_RMISSINGOPTPARAM: "invalid_parameter",
     Status.ESME_RINVOPTPARAMVAL: "invalid_parameter",
 }
-"""Statuses (SMPP 3.4, 5.1.3) that will be the same at every attempt. All others may pass."""
+"""Statuses that this SMSC would say at every attempt, by its own rules. All others may pass."""
 
 THROTTLED: Final = (Status.ESME_RTHROTTLED, Status.ESME_RMSGQFUL)
 
@@ -99,14 +103,14 @@ class Lost(Exception):
 
 
 class SmppProvider:
-    """The SMSC, as a Provider. `window` is the most messages that wait for their answer at the same time."""
+    """An SMSC, as a Provider. `window` is the most messages that wait for their answer at the same time."""
 
-    name = "smpp"
     channel = Channel.SMS
 
     def __init__(
         self,
         *,
+        name: str,
         host: str,
         port: int,
         system_id: str,
@@ -117,6 +121,7 @@ class SmppProvider:
         clock: Clock,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
+        self.name = name
         self._host = host
         self._port = port
         self._bind = BindTransceiver(system_id=system_id, password=password)
@@ -131,8 +136,12 @@ class SmppProvider:
         self._paused_until = 0.0
         self._connecting: asyncio.Task[None] | None = None
 
+    @property
+    def connected(self) -> bool:
+        return self._bound.is_set()
+
     async def start(self) -> None:
-        self._connecting = asyncio.create_task(self._stay_connected(), name="smpp")
+        self._connecting = asyncio.create_task(self._stay_connected(), name=self.name)
 
     async def stop(self) -> None:
         connecting, self._connecting = self._connecting, None
@@ -149,7 +158,7 @@ class SmppProvider:
             await asyncio.sleep(pause_seconds)
 
     async def check(self) -> None:
-        if not self._bound.is_set():
+        if not self.connected:
             raise NotBound(self._why_not_bound)
 
     async def send(self, message: ShortMessage) -> Answer:
@@ -176,6 +185,8 @@ class SmppProvider:
             return Later("throttled", THROTTLE_PAUSE, references)
         if (reason := REFUSALS.get(status)) is not None:
             return Refused(reason, references)
+        if (reason := DECLINES.get(status)) is not None:
+            return Declined(reason, references)
         return Later(f"smpp_0x{status:02x}", references=references)
 
     def _submissions(self, message: ShortMessage) -> list[SubmitSm]:
@@ -202,24 +213,24 @@ class SmppProvider:
         while True:
             try:
                 session = await Session.open(
-                    self._host, self._port, self._bind, self._answer_seconds, self._accept, self._clock
+                    self.name, self._host, self._port, self._bind, self._answer_seconds, self._accept, self._clock
                 )
             except (OSError, TimeoutError, NotBound, Lost, asyncio.IncompleteReadError) as error:
                 self._why_not_bound = str(error) or repr(error)
-                log.warning("the SMSC can't be bound to", detail=self._why_not_bound)
+                log.warning("the SMSC can't be bound to", provider=self.name, detail=self._why_not_bound)
                 await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
                 failures += 1
                 continue
             failures = 0
             self._session = session
             self._bound.set()
-            log.info("bound to the SMSC")
+            log.info("bound to the SMSC", provider=self.name)
             try:
                 self._why_not_bound = await session.run()
             finally:
                 self._bound.clear()
                 self._session = None
-            log.warning("the connection to the SMSC ended", detail=self._why_not_bound)
+            log.warning("the connection to the SMSC ended", provider=self.name, detail=self._why_not_bound)
             await asyncio.sleep(RECONNECT_SECONDS[0])
 
 
@@ -228,12 +239,14 @@ class Session:
 
     def __init__(
         self,
+        provider: str,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         answer_seconds: float,
         accept: Accept,
         clock: Clock,
     ) -> None:
+        self._provider = provider
         self._reader = reader
         self._writer = writer
         self._answer_seconds = answer_seconds
@@ -246,12 +259,19 @@ class Session:
 
     @classmethod
     async def open(
-        cls, host: str, port: int, bind: BindTransceiver, answer_seconds: float, accept: Accept, clock: Clock
+        cls,
+        provider: str,
+        host: str,
+        port: int,
+        bind: BindTransceiver,
+        answer_seconds: float,
+        accept: Accept,
+        clock: Clock,
     ) -> "Session":
         """Connect and bind. OSError, TimeoutError, IncompleteReadError or NotBound if that fails."""
         async with asyncio.timeout(answer_seconds):
             reader, writer = await asyncio.open_connection(host, port)
-            session = cls(reader, writer, answer_seconds, accept, clock)
+            session = cls(provider, reader, writer, answer_seconds, accept, clock)
             try:
                 await session._take_bind(bind)
             except BaseException:
@@ -318,7 +338,7 @@ class Session:
             await self._ask(EnquireLink())
 
     def _take_delivery(self, sequence: int, body: bytes) -> None:
-        receipt = read_receipt(body, SmppProvider.name, self._clock)
+        receipt = read_receipt(body, self._provider, self._clock)
         if receipt is None:
             # Nothing that we could tell anybody, and it would not become so by being sent again.
             self._write(DeliverSmResp(), sequence)
@@ -338,7 +358,7 @@ class Session:
             try:
                 await self._accept([receipt for _, receipt in taken])
             except StoreUnavailable as error:
-                log.warning("receipts can't be kept now", detail=str(error))
+                log.warning("receipts can't be kept now", provider=self._provider, detail=str(error))
                 status = Status.ESME_RX_T_APPN
             for sequence, _ in taken:
                 self._write(DeliverSmResp(command_status=status), sequence)

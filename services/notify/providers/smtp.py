@@ -14,7 +14,7 @@ from typing import Final
 import aiosmtplib
 from aiosmtplib import SMTPException, SMTPResponseException
 
-from services.notify.ports import Answer, Later, Mail, Refused, Sent, Unknown
+from services.notify.ports import Answer, Declined, Later, Mail, Refused, Sent, Unknown
 from shared.clock import Clock
 from shared.contract.events import Channel
 from shared.log import get_logger
@@ -24,6 +24,9 @@ RECONNECT_SECONDS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 IDLE_SECONDS_MAX: Final = 60.0
 """A connection unused for longer is not trusted: servers close idle ones after some minutes."""
 
+MAILBOX_REFUSALS: Final = (550, 551, 552, 553)
+
+_ENHANCED: Final = re.compile(r"5\.(\d{1,3})\.\d{1,3}\b")
 _NOT_TAKEN: Final = Later("connection_lost")
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -37,14 +40,14 @@ class NotConnected(Exception):
 
 
 class SmtpProvider:
-    """The mail server, as a Provider. `window`: how many connections, each of which takes one mail at a time."""
+    """A mail server, as a Provider. `window`: how many connections, each of which takes one mail at a time."""
 
-    name = "smtp"
     channel = Channel.EMAIL
 
     def __init__(
         self,
         *,
+        name: str,
         host: str,
         port: int,
         mail_from: str,
@@ -56,6 +59,7 @@ class SmtpProvider:
         starttls: bool = False,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
+        self.name = name
         self._host = host
         self._port = port
         self._mail_from = mail_from
@@ -68,6 +72,10 @@ class SmtpProvider:
         self._answer_seconds = answer_seconds
         self._idle: list[tuple[aiosmtplib.SMTP, float]] = []
         self._why_down: str | None = "not connected yet"
+
+    @property
+    def connected(self) -> bool:
+        return self._why_down is None
 
     async def start(self) -> None:
         """Nothing to do: the first mail, or the first who waits for us, connects."""
@@ -82,7 +90,7 @@ class SmtpProvider:
             try:
                 self._idle.append((await self._connect(), self._clock.monotonic()))
             except NotConnected as error:
-                log.warning("the mail server can't be reached", detail=str(error))
+                log.warning("the mail server can't be reached", provider=self.name, detail=str(error))
                 await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
                 failures += 1
 
@@ -105,15 +113,16 @@ class SmtpProvider:
             return Later("not_connected")
 
     async def _transact(self, connection: aiosmtplib.SMTP, recipient: str, content: bytes) -> Answer:
-        handing_over = False
+        about_recipient = handing_over = False
         try:
             await connection.mail(self._mail_from)
+            about_recipient = True
             await connection.rcpt(recipient)
             handing_over = True
             await connection.data(content)
         except SMTPResponseException as error:
             await _reset(connection)
-            return _said_no(error.code)
+            return _said_no(error.code, error.message, about_recipient=about_recipient, handing_over=handing_over)
         except (SMTPException, OSError, TimeoutError):
             connection.close()
             # aiosmtplib does not say whether the connection ended before or after the final dot.
@@ -189,8 +198,15 @@ def _one_line(value: str, *, of: str) -> str:
     return value
 
 
-def _said_no(code: int) -> Answer:
-    return Refused(f"smtp_{code}") if 500 <= code < 600 else Later(f"smtp_{code}")
+def _said_no(code: int, text: str, *, about_recipient: bool, handing_over: bool) -> Answer:
+    """What a reply means for the mail. Where it has an enhanced status (RFC 3463), that says whom it is about: 1 and 2
+    the address and the mailbox; else the codes do by which a mailbox is refused (RFC 5321, 4.2.3) at RCPT."""
+    reason = f"smtp_{code}"
+    if not 500 <= code < 600:
+        return Later(reason)
+    enhanced = _ENHANCED.match(text)
+    refused = enhanced[1] in ("1", "2") if enhanced else code in MAILBOX_REFUSALS and not handing_over
+    return Refused(reason) if about_recipient and refused else Declined(reason)
 
 
 async def _reset(connection: aiosmtplib.SMTP) -> None:

@@ -34,10 +34,8 @@ def settings_of(name: str, data_dir: Path) -> ServiceSettings:
         "data_dir": data_dir,
         "jurisdiction_dir": JURISDICTION,
         "reference_secret": "a secret of this test",
-        "smpp_host": LOOPBACK,
-        "smpp_system_id": "test",
-        "smpp_password": "test",
-        "smtp_host": LOOPBACK,
+        "smpp": {"host": LOOPBACK, "system_id": "test", "password": "test"},
+        "smtp": {"host": LOOPBACK},
     }
     built: ServiceSettings = settings(**values)
     return built

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,11 @@ from deploy.local.jsmpp import JsmppSimulator
 from deploy.local.smsc import RecordingSmsc
 from deploy.local.smtp import RecordingSmtp
 from services.notify import handlers
+from services.notify.backlog import Backlog, Desk
+from services.notify.domain import State
+from services.notify.lane import Lane
 from services.notify.ledger import Ledger
+from services.notify.outcomes import Outcomes
 from services.notify.providers.smpp import SmppProvider
 from services.notify.providers.smtp import SmtpProvider
 from services.notify.rate import TokenBucket
@@ -34,6 +39,7 @@ from shared.store.sqlite import SqliteStore
 
 JURISDICTION = Path(__file__).parents[3] / "deploy" / "jurisdictions" / "djibouti"
 CLOCK = SystemClock()
+WINDOW = timedelta(seconds=2)
 
 
 class Publisher:
@@ -73,14 +79,21 @@ class Counter:
             collection=store.collection("receipts"),
             references=self.references,
             ledger=self.sms,
-            publisher=self.publisher,
+            outcomes=self.outcomes(Channel.SMS),
             clock=CLOCK,
             metrics=self.metrics,
         )
         self._running: list[asyncio.Task[None]] = []
 
-    def smpp(self, port: int, system_id: str, password: str, **options: float) -> SmppProvider:
+    def outcomes(self, channel: Channel) -> Outcomes:
+        ledger, other = (self.sms, self.mail) if channel is Channel.SMS else (self.mail, self.sms)
+        return Outcomes(
+            channel, ledger=ledger, other=other, publisher=self.publisher, clock=CLOCK, metrics=self.metrics
+        )
+
+    def smpp(self, port: int, system_id: str, password: str, *, name: str = "smpp", **options: float) -> SmppProvider:
         return SmppProvider(
+            name=name,
             host="127.0.0.1",
             port=port,
             system_id=system_id,
@@ -92,8 +105,9 @@ class Counter:
             **options,
         )
 
-    def smtp(self, port: int, *, window: int = 3) -> SmtpProvider:
+    def smtp(self, port: int, *, name: str = "smtp", window: int = 3) -> SmtpProvider:
         return SmtpProvider(
+            name=name,
             host="127.0.0.1",
             port=port,
             mail_from=self.jurisdiction.mail_from,
@@ -102,38 +116,46 @@ class Counter:
             clock=CLOCK,
         )
 
-    def run_sms(self, provider: SmppProvider, per_second: float = 5000.0) -> None:
+    def run_sms(self, *providers: SmppProvider, per_second: float = 5000.0) -> None:
         sender = Sender(
             ledger=self.sms,
-            provider=provider,
+            lanes=[Lane(provider, TokenBucket(per_second, CLOCK)) for provider in providers],
             compose=self.templates.short_message,
             references=self.references,
-            rate=TokenBucket(per_second, CLOCK),
-            publisher=self.publisher,
+            outcomes=self.outcomes(Channel.SMS),
+            receipt_window=WINDOW,
             clock=CLOCK,
             metrics=self.metrics,
         )
         self._running += [asyncio.create_task(sender.run()), asyncio.create_task(self.receipts.run())]
 
-    def run_mail(self, provider: SmtpProvider) -> None:
+    def run_mail(self, *providers: SmtpProvider) -> None:
         sender = Sender(
             ledger=self.mail,
-            provider=provider,
+            lanes=[Lane(provider, TokenBucket(5000.0, CLOCK)) for provider in providers],
             compose=self.templates.mail,
             references=self.references,
-            rate=TokenBucket(5000.0, CLOCK),
-            publisher=self.publisher,
+            outcomes=self.outcomes(Channel.EMAIL),
+            receipt_window=WINDOW,
             clock=CLOCK,
             metrics=self.metrics,
         )
         self._running.append(asyncio.create_task(sender.run()))
+
+    def backlog(self, *, fallback_after: timedelta) -> Backlog:
+        desks = (Desk(self.sms, self.outcomes(Channel.SMS)), Desk(self.mail, self.outcomes(Channel.EMAIL)))
+        return Backlog(desks, fallback_after=fallback_after, clock=CLOCK, metrics=self.metrics)
+
+    async def planned(self) -> int:
+        """How many short messages wait to be sent."""
+        return len([held async for held in self.sms.unfinished() if held.notification.status is State.PLANNED])
 
     async def plan(self, *events: RequestAccepted) -> None:
         record = Record("requests.accepted", 0, 0, 0, None, None, None)
         await handlers.plan(
             [Incoming(event, record) for event in events],
             jurisdiction=self.jurisdiction,
-            versions=self.templates.versions,
+            templates=self.templates,
             ledgers={Channel.SMS: self.sms, Channel.EMAIL: self.mail, None: self.unreachable},
             clock=CLOCK,
             metrics=self.metrics,
@@ -179,6 +201,15 @@ async def counter(tmp_path: Path) -> AsyncIterator[Counter]:
 @pytest.fixture
 async def smsc(tmp_path: Path) -> AsyncIterator[RecordingSmsc]:
     smsc = RecordingSmsc(tmp_path)
+    await smsc.start()
+    yield smsc
+    await smsc.stop()
+
+
+@pytest.fixture
+async def second_smsc(tmp_path: Path) -> AsyncIterator[RecordingSmsc]:
+    (tmp_path / "second").mkdir()
+    smsc = RecordingSmsc(tmp_path / "second")
     await smsc.start()
     yield smsc
     await smsc.stop()

@@ -83,7 +83,7 @@ async def test_what_was_planned_while_the_smsc_was_down_is_sent_once_it_is_back(
     await smsc.kill()
     counter.run_sms(counter.smpp(smsc.port, smsc.system_id, smsc.password))
     await counter.plan(*(accepted(number) for number in range(1, 21)))
-    assert (await counter.sms.waiting())[0] == 20
+    assert await counter.planned() == 20
     await smsc.start()
     await counter.publisher.until("delivered", 20)
     assert len(smsc.accepted()) == 20

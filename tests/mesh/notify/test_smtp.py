@@ -10,7 +10,7 @@ import pytest
 
 from deploy.local.ports import free_port
 from deploy.local.smtp import RecordingSmtp
-from services.notify.ports import Answer, Later, Mail, Refused, Sent, Unknown
+from services.notify.ports import Answer, Declined, Later, Mail, Refused, Sent, Unknown
 from shared.contract.events import Language
 
 if TYPE_CHECKING:
@@ -164,7 +164,12 @@ class RudeServer:
         ("RCPT", "452 full", Later("smtp_452")),
         ("RCPT", "550 no", Refused("smtp_550")),
         ("DATA", "451 later", Later("smtp_451")),
-        (".", "554 spam", Refused("smtp_554")),
+        ("RCPT", "550 5.7.1 relaying denied", Declined("smtp_550")),
+        ("MAIL", "530 5.7.0 authentication required", Declined("smtp_530")),
+        ("MAIL", "550 5.1.8 bad sender", Declined("smtp_550")),
+        ("RCPT", "554 no service", Declined("smtp_554")),
+        (".", "554 spam", Declined("smtp_554")),
+        (".", "552 5.2.2 mailbox full", Refused("smtp_552")),
         (".", "421 bye", Later("smtp_421")),
     ],
 )

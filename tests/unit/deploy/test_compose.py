@@ -3,10 +3,11 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from deploy.local.places import PROJECT
 from services.intake.settings import IntakeSettings
@@ -32,6 +33,21 @@ def image_environment() -> set[str]:
     return {assignment.split("=")[0] for line in lines for assignment in line}
 
 
+def variables(settings: type[BaseModel]) -> dict[str, bool]:
+    """The variables that settings are made of, and whether each has to be there."""
+    found: dict[str, bool] = {}
+    for field, about in settings.model_fields.items():
+        kinds = (about.annotation, *get_args(about.annotation))
+        part = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if part is None:
+            found[field.upper()] = about.is_required()
+        else:
+            optional = about.default is None
+            inner = variables(part).items()
+            found |= {f"{field.upper()}_{name}": must and not optional for name, must in inner}
+    return found
+
+
 def test_the_compose_file_is_one() -> None:
     checked = subprocess.run(
         [
@@ -50,10 +66,10 @@ def test_the_compose_file_is_one() -> None:
 def test_every_service_is_told_all_that_it_must_know(name: str) -> None:
     service = COMPOSE["services"][name]
     assert service["command"] == ["python", "-m", f"services.{name}"]
-    required = {field.upper() for field, about in SERVICES[name].model_fields.items() if about.is_required()}
+    understood = variables(SERVICES[name])
+    required = {variable for variable, must in understood.items() if must}
     assert required <= service["environment"].keys() | image_environment()
-    understood = {field.upper() for field in SERVICES[name].model_fields}
-    assert service["environment"].keys() <= understood
+    assert service["environment"].keys() <= understood.keys()
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -9,8 +9,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.notify import handlers
+from services.notify.backlog import Backlog
+from services.notify.backlog import Desk as LookedAfter
 from services.notify.domain import Notification
+from services.notify.lane import Lane
 from services.notify.ledger import Held, Ledger
+from services.notify.outcomes import Outcomes
 from services.notify.ports import Answer, Sent, ShortMessage
 from services.notify.rate import TokenBucket
 from services.notify.receipts import Receipts, References
@@ -40,6 +44,8 @@ from shared.metrics import NotifyMetrics
 from shared.store.sqlite import SqliteStore
 
 START = datetime(2026, 11, 1, 6, 0, tzinfo=UTC)
+WINDOW = timedelta(minutes=15)
+FALLBACK_AFTER = timedelta(minutes=10)
 MOBILE, FIXED = "+25377112233", "+25321350000"
 
 
@@ -65,13 +71,14 @@ class RecordingPublisher:
 
 
 class ScriptedProvider:
-    """Answers as told, in order; then accepts everything."""
+    """Answers as told, in order; then accepts everything. `connected` as told."""
 
-    name = "smpp"
     channel = Channel.SMS
     window = 50
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "smpp") -> None:
+        self.name = name
+        self.connected = True
         self.script: list[Answer | Exception] = []
         self.messages: list[ShortMessage] = []
         self._called = asyncio.Event()
@@ -87,7 +94,9 @@ class ScriptedProvider:
 
     async def stop(self) -> None: ...
 
-    async def available(self) -> None: ...
+    async def available(self) -> None:
+        if not self.connected:
+            await asyncio.Event().wait()
 
     async def check(self) -> None: ...
 
@@ -107,12 +116,14 @@ class Desk:
     """The notify service without its wires: a real store, a clock that stands, a provider that does as it is told."""
 
     def __init__(self, store: SqliteStore, templates: Templates, jurisdiction: Jurisdiction) -> None:
+        self.started = START
         self.clock = ManualClock(START)
         self.jurisdiction = jurisdiction
         self.templates = templates
         self.metrics = NotifyMetrics(CollectorRegistry())
         self.publisher = RecordingPublisher()
         self.provider = ScriptedProvider()
+        self.second = ScriptedProvider("smpp2")
         self.sms = Ledger(store.collection("notifications_sms"))
         self.mail = Ledger(store.collection("notifications_email"))
         self.unreachable = Ledger(store.collection("notifications_unreachable"))
@@ -122,20 +133,33 @@ class Desk:
             collection=self.receipt_rows,
             references=self.references,
             ledger=self.sms,
-            publisher=self.publisher,
+            outcomes=self.outcomes(Channel.SMS),
             clock=self.clock,
             metrics=self.metrics,
         )
 
-    def sender(self) -> Sender[ShortMessage]:
-        """A sender as it is after a start: it knows only what the store knows."""
+    def outcomes(self, channel: Channel) -> Outcomes:
+        ledger, other = (self.sms, self.mail) if channel is Channel.SMS else (self.mail, self.sms)
+        return Outcomes(
+            channel, ledger=ledger, other=other, publisher=self.publisher, clock=self.clock, metrics=self.metrics
+        )
+
+    def backlog(self) -> Backlog:
+        desks = (
+            LookedAfter(self.sms, self.outcomes(Channel.SMS)),
+            LookedAfter(self.mail, self.outcomes(Channel.EMAIL)),
+        )
+        return Backlog(desks, fallback_after=FALLBACK_AFTER, clock=self.clock, metrics=self.metrics)
+
+    def sender(self, *providers: ScriptedProvider) -> Sender[ShortMessage]:
+        """A sender as it is after a start: it knows only what the store knows. Of one provider, if none are named."""
         return Sender(
             ledger=self.sms,
-            provider=self.provider,
+            lanes=[Lane(each, TokenBucket(1e6, self.clock)) for each in providers or (self.provider,)],
             compose=self.templates.short_message,
             references=self.references,
-            rate=TokenBucket(1e6, self.clock),
-            publisher=self.publisher,
+            outcomes=self.outcomes(Channel.SMS),
+            receipt_window=WINDOW,
             clock=self.clock,
             metrics=self.metrics,
         )
@@ -145,16 +169,19 @@ class Desk:
         return await handlers.plan(
             [Incoming(event, record) for event in events],
             jurisdiction=self.jurisdiction,
-            versions=self.templates.versions,
+            templates=self.templates,
             ledgers={Channel.SMS: self.sms, Channel.EMAIL: self.mail, None: self.unreachable},
             clock=self.clock,
             metrics=self.metrics,
         )
 
-    async def work(self, sender: Sender[ShortMessage] | None = None) -> int:
-        """One whole turn: what is due is begun, handed over and settled. How many were handed over."""
+    async def work(self, sender: Sender[ShortMessage] | None = None, **room: int) -> int:
+        """One whole turn: what is due is begun, handed over and settled. How many were handed over.
+
+        `room`: for how many messages each provider has some; else the first one for a hundred.
+        """
         sender = sender or self.sender()
-        turn = await sender.begin(100)
+        turn = await sender.begin(room or {"smpp": 100})
         await sender.announce(turn.untold)
         await sender.settle([await sender.hand_over(each) for each in turn.begun])
         return len(turn.begun)
@@ -174,6 +201,10 @@ class Desk:
 
     def later(self, **span: float) -> None:
         self.clock.advance(timedelta(**span))
+
+    def gauge(self, metric: Any) -> float:
+        value: float = metric._value.get()
+        return value
 
     def count(self, metric: Any, *labels: str) -> float:
         value: float = metric.labels(*labels)._value.get()

@@ -31,7 +31,11 @@ def test_the_channel_is_the_wish_if_it_can_be_met_else_sms_else_mail(
     desk: "Desk", accepted: "MakeEvent", applicant: dict[str, object], channel: Channel | None
 ) -> None:
     notification = domain.plan(
-        accepted(**applicant), jurisdiction=desk.jurisdiction, versions=desk.templates.versions, now=desk.clock.now()
+        accepted(**applicant),
+        jurisdiction=desk.jurisdiction,
+        versions=desk.templates.versions,
+        policies=desk.templates.policies,
+        now=desk.clock.now(),
     )
     assert notification is not None
     assert notification.channel is channel
@@ -75,7 +79,11 @@ def test_the_language_is_the_citizens_else_the_agencys_else_the_jurisdictions(
     of_agency = event.data.request.model_copy(update={"agency": agency})
     event = event.model_copy(update={"data": event.data.model_copy(update={"request": of_agency})})
     notification = domain.plan(
-        event, jurisdiction=desk.jurisdiction, versions=desk.templates.versions, now=desk.clock.now()
+        event,
+        jurisdiction=desk.jurisdiction,
+        versions=desk.templates.versions,
+        policies=desk.templates.policies,
+        now=desk.clock.now(),
     )
     assert notification is not None
     assert notification.language is language
@@ -84,7 +92,11 @@ def test_the_language_is_the_citizens_else_the_agencys_else_the_jurisdictions(
 @pytest.mark.parametrize("status", ["in_progress", "waiting_for_citizen", "resolved", "cancelled"])
 def test_every_real_change_is_told(desk: "Desk", updated: "MakeEvent", status: str) -> None:
     notification = domain.plan(
-        updated(status=status), jurisdiction=desk.jurisdiction, versions=desk.templates.versions, now=desk.clock.now()
+        updated(status=status),
+        jurisdiction=desk.jurisdiction,
+        versions=desk.templates.versions,
+        policies=desk.templates.policies,
+        now=desk.clock.now(),
     )
     assert notification is not None
     assert notification.step is Step(status)
@@ -93,7 +105,13 @@ def test_every_real_change_is_told(desk: "Desk", updated: "MakeEvent", status: s
 def test_nothing_is_told_of_a_request_that_is_merely_received(desk: "Desk", updated: "MakeEvent") -> None:
     event = updated(status="received")
     assert (
-        domain.plan(event, jurisdiction=desk.jurisdiction, versions=desk.templates.versions, now=desk.clock.now())
+        domain.plan(
+            event,
+            jurisdiction=desk.jurisdiction,
+            versions=desk.templates.versions,
+            policies=desk.templates.policies,
+            now=desk.clock.now(),
+        )
         is None
     )
 
@@ -106,7 +124,11 @@ def test_a_citizen_is_never_told_the_code_of_a_service_that_the_catalogue_does_n
     request = event.data.request.model_copy(update={"service_code": "XK-71_b"})
     event = event.model_copy(update={"data": event.data.model_copy(update={"request": request})})
     notification = domain.plan(
-        event, jurisdiction=desk.jurisdiction, versions=desk.templates.versions, now=desk.clock.now()
+        event,
+        jurisdiction=desk.jurisdiction,
+        versions=desk.templates.versions,
+        policies=desk.templates.policies,
+        now=desk.clock.now(),
     )
     assert notification is not None
     text = "".join(desk.templates.short_message(notification).message.text.parts)
@@ -115,7 +137,13 @@ def test_a_citizen_is_never_told_the_code_of_a_service_that_the_catalogue_does_n
 
 
 def test_the_note_of_an_office_goes_by_mail_and_never_by_sms(desk: "Desk", updated: "MakeEvent") -> None:
-    plan = partial(domain.plan, jurisdiction=desk.jurisdiction, versions=desk.templates.versions, now=desk.clock.now())
+    plan = partial(
+        domain.plan,
+        jurisdiction=desk.jurisdiction,
+        versions=desk.templates.versions,
+        policies=desk.templates.policies,
+        now=desk.clock.now(),
+    )
     by_sms = plan(updated(note="Mme Ali, revenez"))
     by_mail = plan(updated(note="Mme Ali, revenez", phone=None, email=MAIL))
     assert by_sms is not None

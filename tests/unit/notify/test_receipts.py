@@ -60,7 +60,7 @@ async def test_a_receipt_that_comes_before_the_answer_is_saved_waits_for_it(
 ) -> None:
     await desk.plan(accepted())
     sender = desk.sender()
-    answered = [await sender.hand_over(each) for each in (await sender.begin(10)).begun]
+    answered = [await sender.hand_over(each) for each in (await sender.begin({"smpp": 10})).begun]
     await desk.receipts.accept([receipt(desk, f"{desk.ids[0]}-1")])
     await desk.receipts.match()
     assert await match_of(desk, f"{desk.ids[0]}-1") is Match.PENDING
@@ -130,13 +130,13 @@ async def test_an_unknown_send_is_resolved_by_the_reference_that_we_gave_it(
 async def test_a_receipt_finds_what_its_dead_sender_left_behind(desk: "Desk", accepted: "MakeEvent") -> None:
     await desk.plan(accepted())
     sender = desk.sender()
-    (begun,) = (await sender.begin(10)).begun
+    (begun,) = (await sender.begin({"smpp": 10})).begun
     await sender.hand_over(begun)
     await desk.receipts.accept([receipt(desk, "x", ours=user_message_reference(begun.message.id))])
     await desk.receipts.match()
     assert await match_of(desk, "x") is Match.PENDING
     desk.later(seconds=SENDING_LEASE.total_seconds())
-    await desk.sender().begin(10)
+    await desk.sender().begin({"smpp": 10})
     await desk.receipts.match()
     assert (await desk.row(begun.message.id)).notification.status is State.DELIVERED
 

@@ -27,7 +27,7 @@ async def test_what_is_planned_is_sent_and_told_once(desk: "Desk", accepted: "Ma
 
 async def test_a_row_says_sending_durably_before_the_provider_hears_of_it(desk: "Desk", accepted: "MakeEvent") -> None:
     await desk.plan(accepted())
-    (begun,) = (await desk.sender().begin(10)).begun
+    (begun,) = (await desk.sender().begin({"smpp": 10})).begun
     assert desk.provider.messages == []
     stored = await desk.row(begun.message.id)
     assert (stored.notification.status, stored.notification.segments) == (State.SENDING, 1)
@@ -38,7 +38,7 @@ async def test_a_sender_that_died_after_marking_leaves_an_unknown_and_no_second_
 ) -> None:
     await desk.plan(accepted())
     sender = desk.sender()
-    (begun,) = (await sender.begin(10)).begun
+    (begun,) = (await sender.begin({"smpp": 10})).begun
     await sender.hand_over(begun)  # and dies before it has saved the answer
     desk.later(seconds=SENDING_LEASE.total_seconds() - 1)
     assert await desk.work() == 0
@@ -55,7 +55,7 @@ async def test_a_sender_that_died_after_marking_leaves_an_unknown_and_no_second_
 async def test_a_late_answer_does_not_overwrite_what_was_decided_meanwhile(desk: "Desk", accepted: "MakeEvent") -> None:
     await desk.plan(accepted())
     slow = desk.sender()
-    (begun,) = (await slow.begin(10)).begun
+    (begun,) = (await slow.begin({"smpp": 10})).begun
     desk.later(seconds=SENDING_LEASE.total_seconds())
     await desk.work()
     await slow.settle([await slow.hand_over(begun)])
@@ -80,7 +80,7 @@ async def test_a_crash_between_saving_and_telling_tells_once_more_to_the_byte(
 async def test_an_outcome_published_twice_is_the_same_to_the_byte(desk: "Desk", accepted: "MakeEvent") -> None:
     await desk.plan(accepted())
     sender = desk.sender()
-    answered = [await sender.hand_over(each) for each in (await sender.begin(10)).begun]
+    answered = [await sender.hand_over(each) for each in (await sender.begin({"smpp": 10})).begun]
     desk.publisher.down = True
     await sender.settle(answered)
     desk.publisher.down = False
@@ -187,6 +187,10 @@ async def test_a_running_sender_is_woken_by_what_is_planned_and_saves_all_before
 
 async def test_the_backlog_is_what_is_not_yet_sent(desk: "Desk", accepted: "MakeEvent") -> None:
     await desk.plan(accepted(1), accepted(2))
-    assert await desk.sms.waiting() == (2, desk.clock.now())
+    desk.later(seconds=30)
+    await desk.backlog().look_through()
+    assert desk.gauge(desk.metrics.waiting) == 2
+    assert desk.gauge(desk.metrics.oldest_unsent_seconds) == 30
     await desk.work()
-    assert await desk.sms.waiting() == (0, None)
+    await desk.backlog().look_through()
+    assert desk.gauge(desk.metrics.waiting) == desk.gauge(desk.metrics.oldest_unsent_seconds) == 0

@@ -8,12 +8,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from services.notify import domain
-from services.notify.domain import RETRY_FIRST, RETRY_LIMIT, Notification, State, Step, WrongState, next_attempt
+from services.notify.domain import (
+    RETRY_FIRST,
+    RETRY_LIMIT,
+    UNKNOWNS_MAX,
+    Notification,
+    Policy,
+    State,
+    Step,
+    WrongState,
+    next_attempt,
+)
 from services.notify.ledger import SENDING_LEASE
 from services.notify.sender import ANSWER_SECONDS
 from shared.contract.events import Channel, Language, NotificationOutcome, Timeline
 
 START = datetime(2026, 11, 1, 6, 0, tzinfo=UTC)
+WINDOW = timedelta(minutes=15)
 FINAL = (State.DELIVERED, State.FAILED, State.UNREACHABLE)
 
 
@@ -45,15 +56,22 @@ MOVES: dict[str, tuple[Callable[[Notification], Notification], set[State]]] = {
     "begin": (lambda n: domain.begin(n, template="v1", segments=1, provider="smpp"), {State.PLANNED}),
     "sent": (lambda n: domain.sent(n, START), {State.SENDING}),
     "refused": (lambda n: domain.refused(n, START, reason="x"), {State.SENDING, State.PLANNED}),
-    "postponed": (lambda n: domain.postponed(n, START, reason="x"), {State.SENDING}),
-    "lost_sight": (lambda n: domain.lost_sight(n, START, reason="x"), {State.SENDING}),
-    "receipted": (lambda n: domain.receipted(n, START, reference="a"), set(State) - {State.PLANNED, State.SENDING}),
+    "declined": (lambda n: domain.declined(n, START, reason="x", providers=("smpp", "smpp2")), {State.SENDING}),
+    "switched": (lambda n: domain.switched(n, START, reason="x"), {State.SENDING}),
+    "held_back": (lambda n: domain.held_back(n, START), {State.PLANNED}),
+    "postponed": (lambda n: domain.postponed(n, START, reason="x"), {State.SENDING, State.PLANNED}),
+    "lost_sight": (lambda n: domain.lost_sight(n, START, reason="x", window=WINDOW), {State.SENDING}),
+    "sent_again": (lambda n: domain.sent_again(n, START), {State.UNKNOWN}),
+    "receipted": (
+        lambda n: domain.receipted(n, START, reference="a", attempt=1),
+        set(State) - {State.PLANNED, State.SENDING},
+    ),
 }
 
 
 def test_a_receipt_that_was_read_before_the_reply_does_not_deliver_before_sending() -> None:
     sent = domain.sent(sending(), START + timedelta(seconds=2))
-    timeline = domain.receipted(sent, START + timedelta(seconds=1), reference="a").timeline
+    timeline = domain.receipted(sent, START + timedelta(seconds=1), reference="a", attempt=1).timeline
     assert timeline.delivered == timeline.sent == START + timedelta(seconds=2)
 
 
@@ -72,17 +90,17 @@ def test_a_move_is_made_only_from_where_it_can_be_made(move: str, state: State) 
 @pytest.mark.parametrize("state", FINAL)
 def test_a_receipt_changes_nothing_that_is_final(state: State) -> None:
     notification = planned().model_copy(update={"status": state})
-    assert domain.receipted(notification, START, reference="a") is notification
-    assert domain.receipted(notification, START, reference="a", failure="expired") is notification
+    assert domain.receipted(notification, START, reference="a", attempt=1) is notification
+    assert domain.receipted(notification, START, reference="a", attempt=1, failure="expired") is notification
 
 
 def test_a_message_in_parts_is_delivered_when_all_are_and_failed_when_one_is() -> None:
     both = domain.sent(sending(segments=2), START, references=("a", "b"))
-    one = domain.receipted(both, START, reference="a")
+    one = domain.receipted(both, START, reference="a", attempt=1)
     assert one.status is State.SENT
-    assert domain.receipted(one, START, reference="a") is one
-    assert domain.receipted(one, START, reference="b").status is State.DELIVERED
-    failed = domain.receipted(one, START, reference="b", failure="expired")
+    assert domain.receipted(one, START, reference="a", attempt=1) is one
+    assert domain.receipted(one, START, reference="b", attempt=1).status is State.DELIVERED
+    failed = domain.receipted(one, START, reference="b", attempt=1, failure="expired")
     assert (failed.status, failed.reason) == (State.FAILED, "expired")
 
 
@@ -134,21 +152,31 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.notification = planned()
+        self.notification = planned().model_copy(update={"policy": Policy.AT_LEAST_ONCE})
         self.now = START
         self.was_final: State | None = None
+        self.told: list[NotificationOutcome] = []
 
     @rule(move=st.sampled_from(sorted(MOVES)), minutes=st.integers(0, 600))
     def move(self, move: str, minutes: int) -> None:
         self.now += timedelta(minutes=minutes)
         make, allowed = MOVES[move]
+        if move == "sent_again" and not domain.to_be_sent_again(self.notification, self.now):
+            return
         if self.notification.status in allowed:
             self.notification = make(self.notification)
+
+    @rule()
+    def published(self) -> None:
+        self.told += map(NotificationOutcome.model_validate_json, self.notification.outbox)
+        self.notification = domain.published(self.notification)
 
     @rule(reference=st.sampled_from("ab"), failure=st.sampled_from([None, "expired"]))
     def receipt(self, reference: str, failure: str | None) -> None:
         if domain.takes_receipts(self.notification):
-            self.notification = domain.receipted(self.notification, self.now, reference=reference, failure=failure)
+            self.notification = domain.receipted(
+                self.notification, self.now, reference=reference, attempt=1, failure=failure
+            )
 
     @invariant()
     def final_stays_final(self) -> None:
@@ -159,10 +187,14 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def each_status_is_told_once(self) -> None:
-        told = [NotificationOutcome.model_validate_json(event) for event in self.notification.outbox]
+        told = self.told + [NotificationOutcome.model_validate_json(event) for event in self.notification.outbox]
         assert [outcome.data.status for outcome in told] == list(self.notification.announced)
         assert len({outcome.id for outcome in told}) == len(told)
         assert len(set(self.notification.announced)) == len(told)
+
+    @invariant()
+    def nobody_knows_of_it_more_than_so_often(self) -> None:
+        assert self.notification.unknowns <= UNKNOWNS_MAX
 
 
 test_life = Life.TestCase

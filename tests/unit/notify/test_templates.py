@@ -170,6 +170,19 @@ def test_a_language_without_a_file_is_named(tmp_path: Path) -> None:
         load_templates(folder)
 
 
+def test_each_step_has_a_policy_for_what_nobody_knows_of(tmp_path: Path, templates: Templates) -> None:
+    assert templates.policies.keys() == set(Step)
+    folder = tmp_path / "templates"
+    shutil.copytree(TEMPLATES, folder)
+    path = folder / "policies.yaml"
+    path.write_text("steps:\n  accepted: at_most_once\n")
+    with pytest.raises(ConfigError, match=r"policies.yaml:\d+: steps.*: this step is missing"):
+        load_templates(folder)
+    path.write_text("steps:\n  accepted: whenever\n")
+    with pytest.raises(ConfigError, match=r"policies.yaml:2: steps.accepted"):
+        load_templates(folder)
+
+
 def test_a_version_changes_with_its_words_and_with_nothing_else(tmp_path: Path, templates: Templates) -> None:
     folder = tmp_path / "templates"
     shutil.copytree(TEMPLATES, folder)
