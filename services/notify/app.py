@@ -41,7 +41,13 @@ def build_app(
     mail = Ledger(service.store.collection("notifications_email"))
     unreachable = Ledger(service.store.collection("notifications_unreachable"))
     references = References(service.store.collection("provider_references"))
-    outcomes = partial(Outcomes, publisher=service.publisher, clock=service.clock, metrics=metrics)
+    outcomes = partial(
+        Outcomes,
+        publisher=service.publisher,
+        clock=service.clock,
+        metrics=metrics,
+        failpoints=service.failpoints,
+    )
     sms_outcomes = outcomes(Channel.SMS, ledger=sms, other=mail)
     mail_outcomes = outcomes(Channel.EMAIL, ledger=mail, other=sms)
     receipts = Receipts(
@@ -58,14 +64,15 @@ def build_app(
         receipt_window=timedelta(seconds=settings.receipt_window_seconds),
         clock=service.clock,
         metrics=metrics,
+        failpoints=service.failpoints,
     )
     sms_lanes = [
-        smpp_lane(name, wanted, jurisdiction, receipts.accept, service.clock)
+        smpp_lane(name, wanted, jurisdiction, receipts.accept, service)
         for name, wanted in (("smpp", settings.smpp), ("smpp2", settings.smpp2))
         if wanted
     ]
     mail_lanes = [
-        smtp_lane(name, wanted, jurisdiction, service.clock)
+        smtp_lane(name, wanted, jurisdiction, service)
         for name, wanted in (("smtp", settings.smtp), ("smtp2", settings.smtp2))
         if wanted
     ]
@@ -98,7 +105,7 @@ def build_app(
 
 
 def smpp_lane(
-    name: str, wanted: SmppSettings, jurisdiction: Jurisdiction, accept: Accept, clock: Clock
+    name: str, wanted: SmppSettings, jurisdiction: Jurisdiction, accept: Accept, service: Service
 ) -> Lane[ShortMessage]:
     """An SMSC as the settings describe it."""
     provider = SmppProvider(
@@ -110,12 +117,13 @@ def smpp_lane(
         sender=jurisdiction.sms_sender,
         window=wanted.window,
         accept=accept,
-        clock=clock,
+        clock=service.clock,
+        failpoints=service.failpoints,
     )
-    return Lane(provider, TokenBucket(wanted.per_second, clock), wanted.weight)
+    return Lane(provider, TokenBucket(wanted.per_second, service.clock), wanted.weight)
 
 
-def smtp_lane(name: str, wanted: SmtpSettings, jurisdiction: Jurisdiction, clock: Clock) -> Lane[Mail]:
+def smtp_lane(name: str, wanted: SmtpSettings, jurisdiction: Jurisdiction, service: Service) -> Lane[Mail]:
     """A mail server as the settings describe it."""
     provider = SmtpProvider(
         name=name,
@@ -124,12 +132,13 @@ def smtp_lane(name: str, wanted: SmtpSettings, jurisdiction: Jurisdiction, clock
         mail_from=jurisdiction.mail_from,
         sender_name=jurisdiction.name,
         window=wanted.connections,
-        clock=clock,
+        clock=service.clock,
+        failpoints=service.failpoints,
         username=wanted.username,
         password=wanted.password.get_secret_value() if wanted.password else None,
         starttls=wanted.starttls,
     )
-    return Lane(provider, TokenBucket(wanted.per_second, clock), wanted.weight)
+    return Lane(provider, TokenBucket(wanted.per_second, service.clock), wanted.weight)
 
 
 async def any_of(providers: Sequence[Provider[M]]) -> None:

@@ -11,6 +11,7 @@ from shared.bus.port import Publication, Publisher, Unavailable
 from shared.clock import Clock
 from shared.contract import topics
 from shared.contract.events import Channel
+from shared.failpoints import NONE, Failpoints, Point
 from shared.log import get_logger
 from shared.metrics import NotifyMetrics
 from shared.store.port import StoreUnavailable
@@ -35,6 +36,7 @@ class Outcomes:
         publisher: Publisher,
         clock: Clock,
         metrics: NotifyMetrics,
+        failpoints: Failpoints = NONE,
     ) -> None:
         self._channel = channel
         self._ledger = ledger
@@ -42,6 +44,7 @@ class Outcomes:
         self._publisher = publisher
         self._clock = clock
         self._metrics = metrics
+        self._failpoints = failpoints
 
     async def save(self, moved: Sequence[Held], now: datetime) -> list[Held]:
         """Save what has come to another status, and count it. As Ledger.save: those that were written."""
@@ -58,6 +61,7 @@ class Outcomes:
         if not untold:
             return
         try:
+            await self._failpoints.reach(Point.SENT, Unavailable)
             await self._fall_back([held.notification for held in untold if held.notification.owes_fallback])
             await self._publisher.publish([each for held in untold for each in announcements(held.notification)])
             done = [Held(domain.published(held.notification), held.version) for held in untold]

@@ -27,6 +27,7 @@ from services.notify.ports import (
 )
 from services.notify.receipts import References
 from shared.clock import Clock
+from shared.failpoints import NONE, Failpoints, Point
 from shared.log import get_logger
 from shared.metrics import NotifyMetrics
 from shared.store.port import StoreUnavailable
@@ -101,6 +102,7 @@ class Sender(Generic[M]):
         receipt_window: timedelta,
         clock: Clock,
         metrics: NotifyMetrics,
+        failpoints: Failpoints = NONE,
     ) -> None:
         self._ledger = ledger
         self._lanes: dict[str, Lane[M]] = {lane.provider.name: lane for lane in lanes}
@@ -111,6 +113,7 @@ class Sender(Generic[M]):
         self._receipt_window = receipt_window
         self._clock = clock
         self._metrics = metrics
+        self._failpoints = failpoints
         self._offers = asyncio.Event()
         self._answers: asyncio.Queue[Answered] = asyncio.Queue()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -179,8 +182,9 @@ class Sender(Generic[M]):
         now = self._clock.now()
         moved = [Held(self._after(each), each.held.version) for each in answered]
         # First, so that a crash in between leaves a row that its receipts can still find.
-        await self._references.keep([held.notification for held in moved])
-        saved = await self._outcomes.save(moved, now)
+        async with self._failpoints.at(Point.ANSWERED, StoreUnavailable):
+            await self._references.keep([held.notification for held in moved])
+            saved = await self._outcomes.save(moved, now)
         self._warn_of_unknown(saved)
         await self.announce([held for held in saved if held.notification.untold])
 
@@ -193,7 +197,7 @@ class Sender(Generic[M]):
         started = self._clock.monotonic()
         provider = self._lane(begun).provider
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(ANSWER_SECONDS), self._failpoints.at(Point.SENDING, RuntimeError):
                 answer = await provider.send(begun.message)
         except TimeoutError:
             answer = Unknown("no_answer")

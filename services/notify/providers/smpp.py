@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import re
 import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -33,6 +33,7 @@ from services.notify.receipts import Receipt
 from services.notify.sms import Encoding
 from shared.clock import Clock
 from shared.contract.events import Channel
+from shared.failpoints import NONE, Failpoints, Point
 from shared.log import get_logger
 from shared.store.port import StoreUnavailable
 
@@ -120,6 +121,7 @@ class SmppProvider:
         accept: Accept,
         clock: Clock,
         answer_seconds: float = ANSWER_SECONDS,
+        failpoints: Failpoints = NONE,
     ) -> None:
         self.name = name
         self._host = host
@@ -130,6 +132,7 @@ class SmppProvider:
         self._accept = accept
         self._clock = clock
         self._answer_seconds = answer_seconds
+        self._failpoints = failpoints
         self._session: Session | None = None
         self._bound = asyncio.Event()
         self._why_not_bound = "not connected yet"
@@ -213,7 +216,14 @@ class SmppProvider:
         while True:
             try:
                 session = await Session.open(
-                    self.name, self._host, self._port, self._bind, self._answer_seconds, self._accept, self._clock
+                    self.name,
+                    self._host,
+                    self._port,
+                    self._bind,
+                    self._answer_seconds,
+                    self._accept,
+                    self._clock,
+                    self._failpoints,
                 )
             except (OSError, TimeoutError, NotBound, Lost, asyncio.IncompleteReadError) as error:
                 self._why_not_bound = str(error) or repr(error)
@@ -245,6 +255,7 @@ class Session:
         answer_seconds: float,
         accept: Accept,
         clock: Clock,
+        failpoints: Failpoints,
     ) -> None:
         self._provider = provider
         self._reader = reader
@@ -252,6 +263,7 @@ class Session:
         self._answer_seconds = answer_seconds
         self._accept = accept
         self._clock = clock
+        self._failpoints = failpoints
         self.is_open = True
         self._sequence = 0
         self._awaited: dict[int, asyncio.Future[tuple[int, bytes]]] = {}
@@ -267,11 +279,12 @@ class Session:
         answer_seconds: float,
         accept: Accept,
         clock: Clock,
+        failpoints: Failpoints,
     ) -> "Session":
         """Connect and bind. OSError, TimeoutError, IncompleteReadError or NotBound if that fails."""
         async with asyncio.timeout(answer_seconds):
             reader, writer = await asyncio.open_connection(host, port)
-            session = cls(provider, reader, writer, answer_seconds, accept, clock)
+            session = cls(provider, reader, writer, answer_seconds, accept, clock, failpoints)
             try:
                 await session._take_bind(bind)
             except BaseException:
@@ -281,7 +294,12 @@ class Session:
 
     async def submit(self, submission: SubmitSm) -> tuple[int, str]:
         """Status and message id of the answer. TimeoutError or Lost if none is read: it may have been accepted."""
-        status, body = await self._ask(submission)
+        with self._asking(submission) as answer:
+            async with asyncio.timeout(self._answer_seconds):
+                if self._failpoints.armed(Point.ON_THE_WIRE):
+                    await asyncio.sleep(0)  # uvloop writes at the end of its turn
+                    await self._failpoints.reach(Point.ON_THE_WIRE, Lost)
+                status, body = await answer
         return status, _text(body[: body.find(b"\0")] if b"\0" in body else body)
 
     async def run(self) -> str:
@@ -335,7 +353,9 @@ class Session:
     async def _enquire(self) -> None:
         while True:
             await asyncio.sleep(ENQUIRE_SECONDS)
-            await self._ask(EnquireLink())
+            with self._asking(EnquireLink()) as answer:
+                async with asyncio.timeout(self._answer_seconds):
+                    await answer
 
     def _take_delivery(self, sequence: int, body: bytes) -> None:
         receipt = read_receipt(body, self._provider, self._clock)
@@ -363,14 +383,15 @@ class Session:
             for sequence, _ in taken:
                 self._write(DeliverSmResp(command_status=status), sequence)
 
-    async def _ask(self, request: SmppMessage) -> tuple[int, bytes]:
+    @contextlib.contextmanager
+    def _asking(self, request: SmppMessage) -> Iterator[asyncio.Future[tuple[int, bytes]]]:
+        """The request is written; the future gets status and body of its answer."""
         sequence = self._next_sequence()
         answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         self._awaited[sequence] = answer
         try:
             self._write(request, sequence)
-            async with asyncio.timeout(self._answer_seconds):
-                return await answer
+            yield answer
         finally:
             del self._awaited[sequence]
 

@@ -17,6 +17,7 @@ from aiosmtplib import SMTPException, SMTPResponseException
 from services.notify.ports import Answer, Declined, Later, Mail, Refused, Sent, Unknown
 from shared.clock import Clock
 from shared.contract.events import Channel
+from shared.failpoints import NONE, Failpoints, Point
 from shared.log import get_logger
 
 ANSWER_SECONDS: Final = 20.0
@@ -58,6 +59,7 @@ class SmtpProvider:
         password: str | None = None,
         starttls: bool = False,
         answer_seconds: float = ANSWER_SECONDS,
+        failpoints: Failpoints = NONE,
     ) -> None:
         self.name = name
         self._host = host
@@ -70,6 +72,7 @@ class SmtpProvider:
         self._password = password
         self._starttls = starttls
         self._answer_seconds = answer_seconds
+        self._failpoints = failpoints
         self._idle: list[tuple[aiosmtplib.SMTP, float]] = []
         self._why_down: str | None = "not connected yet"
 
@@ -120,6 +123,7 @@ class SmtpProvider:
             await connection.rcpt(recipient)
             handing_over = True
             await connection.data(content)
+            await self._failpoints.reach(Point.ON_THE_WIRE, aiosmtplib.SMTPServerDisconnected)
         except SMTPResponseException as error:
             await _reset(connection)
             return _said_no(error.code, error.message, about_recipient=about_recipient, handing_over=handing_over)

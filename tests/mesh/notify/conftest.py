@@ -15,7 +15,7 @@ from services.notify.domain import State
 from services.notify.lane import Lane
 from services.notify.ledger import Ledger
 from services.notify.outcomes import Outcomes
-from services.notify.providers.smpp import SmppProvider
+from services.notify.providers.smpp import ANSWER_SECONDS, SmppProvider
 from services.notify.providers.smtp import SmtpProvider
 from services.notify.rate import TokenBucket
 from services.notify.receipts import Receipts, References
@@ -91,7 +91,16 @@ class Counter:
             channel, ledger=ledger, other=other, publisher=self.publisher, clock=CLOCK, metrics=self.metrics
         )
 
-    def smpp(self, port: int, system_id: str, password: str, *, name: str = "smpp", **options: float) -> SmppProvider:
+    def smpp(
+        self,
+        port: int,
+        system_id: str,
+        password: str,
+        *,
+        name: str = "smpp",
+        window: int = 50,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> SmppProvider:
         return SmppProvider(
             name=name,
             host="127.0.0.1",
@@ -99,10 +108,10 @@ class Counter:
             system_id=system_id,
             password=password,
             sender=self.jurisdiction.sms_sender,
-            window=int(options.pop("window", 50)),
+            window=window,
             accept=self.receipts.accept,
             clock=CLOCK,
-            **options,
+            answer_seconds=answer_seconds,
         )
 
     def smtp(self, port: int, *, name: str = "smtp", window: int = 3) -> SmtpProvider:
