@@ -1,7 +1,9 @@
 """The promise of delivery as pure functions: what was seen of a mesh in, findings out. No finding: it was kept.
 
-Raw copies of an event, equal to the byte, are allowed; they have no second effect. So is a message that a provider
-accepted again after nobody could know what had become of it: such a one is marked `unknown`, and there is no more.
+Raw copies of an event, equal to the byte, are allowed; they have no second effect. So is a message that was accepted
+again, by whichever provider, if nobody could know what had become of it and its step is told at least once: such a one
+is marked `unknown`, and there is no more. And so is a second notification, on the citizen's other channel, after the
+first one failed.
 """
 
 import base64
@@ -25,7 +27,7 @@ from deploy.check.observed import (
     Sighting,
     TopicPlace,
 )
-from services.notify.domain import State, user_message_reference
+from services.notify.domain import UNKNOWNS_MAX, Policy, State, user_message_reference
 from services.routing.domain import Assigned, decide
 from shared.contract.events import (
     Channel,
@@ -50,8 +52,8 @@ GROUPS: Mapping[str, frozenset[str] | None] = {
 }
 """The consumer group of each service and the topics it reads. None: those of the agencies."""
 
-ECHO = timedelta(minutes=10)
-"""How long after a fault a message may be sent again because of it: a lease, a receipt's window, a retry."""
+ECHO = timedelta(minutes=30)
+"""How long after a fault a message may be sent again because of it: a lease, a receipt's window, some retries."""
 
 
 class Fault(StrEnum):
@@ -200,9 +202,10 @@ def descended(observed: Observed) -> list[Finding]:
 
 
 def told_once(observed: Observed) -> list[Finding]:
-    """I5: of every step its citizen is told by one notification, accepted by the provider or given up for a reason;
-    accepted again only if nobody could know, which its outcome says."""
-    return [*_untold(observed), *_still_under_way(observed), *_sent_again(observed)]
+    """I5: of every step its citizen is told by one notification, accepted by a provider or given up for a reason;
+    accepted again only if nobody could know, which its outcome says, and the step is to be told at least once. One that
+    failed is followed by one on the other channel, if the citizen has both, and by no more."""
+    return [*_untold(observed), *_still_under_way(observed), *_without_fallback(observed), *_sent_again(observed)]
 
 
 def agreed(observed: Observed) -> list[Finding]:
@@ -376,7 +379,7 @@ CHECKERS: Sequence[Checker] = (
     Checker("I3", "in order", "What is told of a request stands in one partition, its changes in order.", in_order,
             helped_by=("partitions",)),
     Checker("I4", "descended", "Whatever is published comes from an accepted request.", descended),
-    Checker("I5", "told once", "Each step is told once; a message sent again is marked unknown.", told_once,
+    Checker("I5", "told once", "Each step is told once; again only if unknown, or by another channel.", told_once,
             helped_by=("ledger", "short_messages", "letters", "faults")),
     Checker("I6", "agreed", "Ledger, providers' logs and outcomes say the same.", agreed,
             needs=("ledger",), helped_by=("short_messages", "letters")),
@@ -469,20 +472,32 @@ def total(scrape: Scrape, name: str, **labels: str) -> float:
 
 
 def _untold(observed: Observed) -> list[Finding]:
-    notifications: dict[str | None, set[str | None]] = defaultdict(set)
+    notifications: dict[str | None, dict[str, str | None]] = defaultdict(dict)
+    failed: set[str] = set()
     for outcome in observed.sightings.of(NotificationOutcome):
-        notifications[outcome.cause].add(outcome.notification_id)
+        key = outcome.notification_id or ""
+        notifications[outcome.cause][key] = outcome.fallback_of
+        if outcome.status is NotificationStatus.FAILED:
+            failed.add(key)
     for row in (observed.ledger or {}).values():
-        notifications[row.cause].add(row.id)
+        notifications[row.cause][row.id] = row.fallback_of
+        if row.status is State.FAILED:
+            failed.add(row.id)
     findings = []
     for cause in observed.sightings.of(RequestAccepted, RequestAssigned, RequestUpdated):
-        told = len(notifications.get(cause.id, ()))
+        told = notifications.get(cause.id, {})
         subject = f"{cause.request_id} {cause.type.__name__} {cause.id}"
-        if told == 0:
+        if not told:
             findings.append(Finding(Fault.NOT_TOLD, subject, "has no notification with an outcome"))
-        if told > 1:
-            findings.append(Finding(Fault.DOUBLED, subject, f"has {told} notifications"))
+        elif not _one_and_its_fallback(told, failed):
+            findings.append(Finding(Fault.DOUBLED, subject, f"has {len(told)} notifications"))
     return findings
+
+
+def _one_and_its_fallback(told: Mapping[str, str | None], failed: Collection[str]) -> bool:
+    """Whether this is one notification, or one that failed and another in its place; `told`: which follows which."""
+    first = [key for key, fallback_of in told.items() if fallback_of is None]
+    return len(first) == 1 and (len(told) == 1 or (len(told) == 2 and first[0] in failed and first[0] in told.values()))
 
 
 def _still_under_way(observed: Observed) -> list[Finding]:
@@ -493,37 +508,71 @@ def _still_under_way(observed: Observed) -> list[Finding]:
     ]
 
 
+def _without_fallback(observed: Observed) -> list[Finding]:
+    rows = (observed.ledger or {}).values()
+    followed = {row.fallback_of for row in rows}
+    return [
+        Finding(Fault.NOT_TOLD, row.id, "failed, and its citizen was not told by the other channel")
+        for row in rows
+        if row.status is State.FAILED and row.has_alternative and row.id not in followed
+    ]
+
+
 def _sent_again(observed: Observed) -> list[Finding]:
-    """What providers accepted more than once, unless its outcome or its row says that nobody could know."""
-    unknown = {
-        seen.notification_id or ""
-        for seen in observed.sightings.of(NotificationOutcome)
-        if seen.status is NotificationStatus.UNKNOWN
-    } | {row.id for row in (observed.ledger or {}).values() if NotificationStatus.UNKNOWN in row.announced}
-    doubtful = {user_message_reference(key) for key in unknown}
+    """What providers accepted more often than it may have been sent."""
+    allowed = _copies_allowed(observed)
+    by_reference: dict[int | None, int] = {user_message_reference(key): times for key, times in allowed.items()}
     parts: dict[tuple[str, int | None, int, str], list[ShortMessage]] = defaultdict(list)
     for message in observed.short_messages or ():
         parts[message.recipient, message.user_message_reference, message.part, message.octets].append(message)
-    findings = []
-    for (_, reference, part, _), copies in parts.items():
-        if len(copies) == 1:
-            continue
-        said = f"part {part} of message {copies[0].message_id}"
-        if reference not in doubtful:
-            findings.append(Finding(Fault.DOUBLED, said, f"was accepted {len(copies)} times by the SMSC"))
-        elif not all(_explained(observed, message) for message in copies[1:]):
-            findings.append(Finding(Fault.UNEXPLAINED, said, "was sent again, and no fault was injected before"))
     letters: dict[tuple[str, tuple[str, ...]], list[Letter]] = defaultdict(list)
     for letter in observed.letters or ():
         letters[letter.notification_id, letter.recipients].append(letter)
-    for (key, _), mails in letters.items():
-        if len(mails) == 1:
-            continue
-        if key not in unknown:
-            findings.append(Finding(Fault.DOUBLED, key, f"was accepted {len(mails)} times by the mail server"))
-        elif not all(_explained(observed, mail) for mail in mails[1:]):
-            findings.append(Finding(Fault.UNEXPLAINED, key, "was sent again, and no fault was injected before"))
-    return findings
+    return [
+        *(
+            finding
+            for (_, reference, part, _), messages in parts.items()
+            for finding in _of_copies(
+                observed, f"part {part} of message {messages[0].message_id}", messages, by_reference.get(reference)
+            )
+        ),
+        *(
+            finding
+            for (key, _), mails in letters.items()
+            for finding in _of_copies(observed, key, mails, allowed.get(key))
+        ),
+    ]
+
+
+def _copies_allowed(observed: Observed) -> dict[str, int]:
+    """How often each notification may have been accepted of which nobody knew at some time."""
+    if observed.ledger is None:
+        return {
+            seen.notification_id or "": 1 + UNKNOWNS_MAX
+            for seen in observed.sightings.of(NotificationOutcome)
+            if seen.status is NotificationStatus.UNKNOWN
+        }
+    return {
+        row.id: 1 + (row.unknowns if row.policy is Policy.AT_LEAST_ONCE else 0)
+        for row in observed.ledger.values()
+        if NotificationStatus.UNKNOWN in row.announced
+    }
+
+
+def _of_copies(
+    observed: Observed, subject: str, copies: Sequence[ShortMessage | Letter], allowed: int | None
+) -> list[Finding]:
+    """What is wrong with a message's having been accepted so often. `allowed`: None if it was never unknown."""
+    times = len(copies)
+    if times == 1:
+        return []
+    if allowed is None:
+        return [Finding(Fault.DOUBLED, subject, f"was accepted {times} times")]
+    if times > allowed:
+        return [Finding(Fault.DOUBLED, subject, f"was unknown and accepted {times} times, and may be {allowed} times")]
+    if not all(_explained(observed, copy) for copy in copies[1:]):
+        return [Finding(Fault.UNEXPLAINED, subject, "was sent again, and no fault was injected before")]
+    return []
 
 
 def _explained(observed: Observed, copy: ShortMessage | Letter) -> bool:
@@ -639,9 +688,12 @@ def _expected(service: str, observed: Observed) -> dict[tuple[str, frozenset[tup
             name = "guichet_routing_decisions_total"
             return {series(name, outcome="assigned"): assigned, series(name, outcome="unroutable"): unroutable}
         case "notify" if observed.ledger is not None:
-            announced = Counter(
-                (row.channel or "none", status) for row in observed.ledger.values() for status in row.announced
-            )
+            announced: Counter[tuple[str, NotificationStatus]] = Counter()
+            for row in observed.ledger.values():
+                for status in row.announced:
+                    # That nobody knows is told once, and may come to pass again.
+                    times = row.unknowns if status is NotificationStatus.UNKNOWN else 1
+                    announced[row.channel or "none", status] += max(1, times)
             return {
                 series("guichet_notifications_total", channel=channel, status=status): times
                 for (channel, status), times in announced.items()

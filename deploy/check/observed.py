@@ -9,7 +9,7 @@ from sys import intern
 from typing import Any, NamedTuple
 
 from services.metrics.domain import latencies
-from services.notify.domain import State
+from services.notify.domain import Policy, State
 from services.routing.domain import Calendar, Rules
 from shared.bus.port import Incoming
 from shared.contract.events import (
@@ -70,6 +70,7 @@ class Sighting:
     notification_id: str | None = None
     channel: Channel | None = None
     status: NotificationStatus | None = None
+    fallback_of: str | None = None
     sequence: int | None = None
     changed_to: Status | None = None
     decided: Decided | None = None
@@ -103,6 +104,7 @@ def sighting(incoming: Incoming[Event]) -> Sighting:
         case NotificationOutcome(data=told):
             seen |= {"agency": intern(told.agency), "request_id": intern(told.request_id), "channel": told.channel}
             seen |= {"notification_id": intern(told.notification_id), "status": told.status}
+            seen["fallback_of"] = _interned(told.fallback_of)
         case DeadLetter():
             # Each service that can't read a record sets it aside under the same id, as a source of its own.
             seen |= {"id": f"{event.source}#{event.id}", "request_id": None}
@@ -189,8 +191,13 @@ class LedgerRow:
     references: tuple[str, ...] = ()
     segments: int = 0
     attempts: int = 0
+    policy: Policy = Policy.AT_MOST_ONCE
+    unknowns: int = 0
+    has_alternative: bool = False
+    """Whether its citizen can be told by the other channel, too."""
+    fallback_of: str | None = None
     untold: bool = False
-    """Whether an outcome was decided that is perhaps not on its topic yet."""
+    """Whether something was decided that is perhaps not on its topic, or not planned, yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.check.checks import GROUPS
+from deploy.check.ledger import is_there, read_notifications
 from deploy.check.observed import (
     LedgerRow,
     Letter,
@@ -42,15 +43,13 @@ from shared.bus.port import Record, Unavailable, Undecodable
 from shared.contract.events import DeadLetter, NotificationOutcome, RequestAccepted, RequestRejected
 from shared.contract.topics import ACCEPTED, MESH_TOPICS
 from shared.jurisdiction import load_jurisdiction
-from shared.store import MONGODB_DATABASE, open_store
-from shared.store.port import Store, StoreUnavailable
+from shared.store import MONGODB_DATABASE
 
 POLL_MS = 500
 REST_SECONDS = 10.0
 """How long a mesh may go on working while it is observed; then what it is at is taken as it is."""
 
 SCRAPE_SECONDS = 5.0
-LEDGER_COLLECTIONS = ("notifications_sms", "notifications_email", "notifications_unreachable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def local_sources(directory: Path) -> Sources | None:
 async def observe(sources: Sources, *, requests: Collection[str] | None = None) -> Observed:
     """All that stands there now, once the mesh has come to rest; of these requests only, if they are named.
 
-    Unavailable or StoreUnavailable if a part does not answer; ConfigError if the jurisdiction's files are wrong.
+    Unavailable if a part does not answer; ConfigError if the jurisdiction's files are wrong.
     """
     async with _kafka(sources.bootstrap) as kafka:
         topics = _Topics(kafka, requests)
@@ -291,44 +290,27 @@ class _Topics:
 
 async def work_left(sources: Sources) -> int:
     """How many notifications are still to be sent, told or resolved; 0 where notify's store is not there to be read."""
-    async with _notify_store(sources) as store:
-        if store is None:
-            return 0
-        return sum([1 for name in LEDGER_COLLECTIONS async for _ in store.collection(name).scan(due_only=True)])
+    return sum([1 async for _ in _notifications(sources, due_only=True)]) if _has_ledger(sources) else 0
 
 
 async def _read_ledger(sources: Sources) -> dict[str, LedgerRow] | None:
     """Every row of notify's ledger by its id; None if its store is not there to be read."""
-    async with _notify_store(sources) as store:
-        if store is None:
-            return None
-        return {
-            row.key: _ledger_row(Notification.model_validate_json(row.body))
-            for name in LEDGER_COLLECTIONS
-            async for row in store.collection(name).scan()
-        }
+    if not _has_ledger(sources):
+        return None
+    return {each.id: _ledger_row(each) async for each in _notifications(sources)}
 
 
-@asynccontextmanager
-async def _notify_store(sources: Sources) -> AsyncIterator[Store | None]:
-    """The store of notify, open; None if it is not there to be read. Unavailable if it does not answer."""
-    folder = sources.notify_data
-    if sources.mongodb_url is None and (folder is None or not (folder / "notify.sqlite").exists()):
-        yield None
-        return
-    store = open_store(
-        "notify",
+def _has_ledger(sources: Sources) -> bool:
+    return is_there(notify_data=sources.notify_data, mongodb_url=sources.mongodb_url)
+
+
+def _notifications(sources: Sources, *, due_only: bool = False) -> AsyncIterator[Notification]:
+    return read_notifications(
+        notify_data=sources.notify_data,
         mongodb_url=sources.mongodb_url,
         mongodb_database=sources.mongodb_database,
-        data_dir=folder or Path(),
+        due_only=due_only,
     )
-    try:
-        await store.open()
-        yield store
-    except StoreUnavailable as error:
-        raise Unavailable(f"the store of notify: {error}") from error
-    finally:
-        await store.close()
 
 
 def _ledger_row(notification: Notification) -> LedgerRow:
@@ -343,8 +325,12 @@ def _ledger_row(notification: Notification) -> LedgerRow:
         references=notification.provider_references,
         segments=notification.segments,
         attempts=notification.attempts,
+        policy=notification.policy,
+        unknowns=notification.unknowns,
+        has_alternative=notification.alternative is not None,
+        fallback_of=notification.fallback_of,
         # An unreachable one keeps its outcome for ever: it is published with the batch that planned it.
-        untold=bool(notification.outbox) and notification.status is not State.UNREACHABLE,
+        untold=notification.untold and notification.status is not State.UNREACHABLE,
     )
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from deploy.check.checks import CHECKERS, Finding, check, counts_all
 from deploy.check.observed import LedgerRow, Observed, Place, Published, Sample, Sighting
-from services.notify.domain import State, user_message_reference
+from services.notify.domain import Policy, State, user_message_reference
 from shared.contract.events import (
     Channel,
     DeadLetter,
@@ -140,6 +140,38 @@ def _letter_sent_again(observed: Observed) -> Observed | None:
     return None
 
 
+def _copy_of_an_at_most_once_step(observed: Observed) -> Observed | None:
+    """Nobody knew whether a message was sent, and it was sent again although its step is to be told at most once."""
+    return _unknown_and_sent_again(observed, Policy.AT_MOST_ONCE, copies=1)
+
+
+def _more_copies_than_unknowns(observed: Observed) -> Observed | None:
+    """Nobody knew once, and it was sent again twice."""
+    return _unknown_and_sent_again(observed, Policy.AT_LEAST_ONCE, copies=2)
+
+
+def _fallback_beside_a_delivered_one(observed: Observed) -> Observed | None:
+    for row in _rows(observed, Channel.SMS):
+        if NotificationStatus.DELIVERED in row.announced and not row.has_alternative:
+            return _with_row(observed, _fallback_of(row))
+    return None
+
+
+def _second_fallback(observed: Observed) -> Observed | None:
+    for row in _rows(observed, Channel.SMS):
+        if not row.has_alternative:
+            failed = _with_row(observed, replace(row, status=State.FAILED))
+            return _with_row(_with_row(failed, _fallback_of(row)), replace(_fallback_of(row), id="another fallback"))
+    return None
+
+
+def _forgotten_fallback(observed: Observed) -> Observed | None:
+    for row in _rows(observed, Channel.SMS):
+        if not row.has_alternative:
+            return _with_row(observed, replace(row, status=State.FAILED, has_alternative=True))
+    return None
+
+
 def _untold_step(observed: Observed) -> Observed | None:
     cause = _first(observed, RequestAccepted)
     return _without(observed, set(), without_notifications_of=cause.id) if cause else None
@@ -262,6 +294,11 @@ BUGS: Sequence[Bug] = (
     Bug("a decision about nothing", "I4", _orphan, also=COUNTED),
     Bug("a short message that is sent again", "I5", _message_sent_again),
     Bug("a mail that is sent again", "I5", _letter_sent_again),
+    Bug("a copy of what is told at most once", "I5", _copy_of_an_at_most_once_step, also=COUNTED),
+    Bug("more copies than times when nobody knew", "I5", _more_copies_than_unknowns, also=COUNTED),
+    Bug("a fallback beside a message that was delivered", "I5", _fallback_beside_a_delivered_one),
+    Bug("a second fallback", "I5", _second_fallback),
+    Bug("a fallback that was forgotten", "I5", _forgotten_fallback),
     Bug("a step that nobody is told of", "I5", _untold_step, also=COUNTED),
     Bug("a notification that is never sent", "I5", _never_sent),
     Bug("a message that the provider never had", "I6", _message_never_accepted),
@@ -289,6 +326,39 @@ def _first(observed: Observed, kind: type[Event]) -> Sighting | None:
 
 def _rows(observed: Observed, channel: Channel) -> Sequence[LedgerRow]:
     return [row for row in (observed.ledger or {}).values() if row.channel is channel]
+
+
+def _with_row(observed: Observed, row: LedgerRow) -> Observed:
+    return replace(observed, ledger={**(observed.ledger or {}), row.id: row})
+
+
+def _fallback_of(row: LedgerRow) -> LedgerRow:
+    """One on the other channel of which nothing was told yet."""
+    return replace(
+        row,
+        id="a fallback",
+        channel=Channel.EMAIL,
+        status=State.UNKNOWN,
+        announced=frozenset(),
+        references=(),
+        fallback_of=row.id,
+    )
+
+
+def _unknown_and_sent_again(observed: Observed, policy: Policy, *, copies: int) -> Observed | None:
+    """A message of this policy is unknown once, which was told, and was accepted so many times more."""
+    outcomes = {seen.notification_id: seen for seen in observed.sightings.of(NotificationOutcome)}
+    for row in _rows(observed, Channel.SMS):
+        if row.policy is not policy or row.id not in outcomes or NotificationStatus.UNKNOWN in row.announced:
+            continue
+        for message in observed.short_messages or ():
+            if message.message_id in row.references:
+                again = [replace(message, message_id=f"accepted again, {number}") for number in range(copies)]
+                told = replace(outcomes[row.id], id="nobody knew", status=NotificationStatus.UNKNOWN)
+                known = replace(row, announced=row.announced | {NotificationStatus.UNKNOWN}, unknowns=1)
+                doubled = replace(observed, short_messages=[*(observed.short_messages or ()), *again])
+                return _with_row(_with(doubled, told), known)
+    return None
 
 
 def _with(observed: Observed, seen: Sighting) -> Observed:

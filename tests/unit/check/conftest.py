@@ -22,7 +22,8 @@ from deploy.check.observed import (
     Sightings,
     sighting,
 )
-from services.notify.domain import State, user_message_reference
+from services.notify.domain import State, Step, user_message_reference
+from services.notify.rendering import load_templates
 from services.routing.domain import Assigned, Calendar, Condition, Rule, Rules, decide
 from shared.bus.port import Incoming, Record
 from shared.contract.events import (
@@ -50,6 +51,7 @@ from shared.ids import event_id, notification_id, partition_of, request_id
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)
 PARTITIONS = 6
 TOPICS = {topic.event: topic.name for topic in MESH_TOPICS}
+POLICIES = load_templates().policies
 SENT, DELIVERED = NotificationStatus.SENT, NotificationStatus.DELIVERED
 RULEBOOK = Rulebook(
     Rules("1", {"power-outage": (Rule("outages", Condition(), Office(id="edd", name="EDD"), 5),)}),
@@ -102,6 +104,7 @@ class Mesh:
             references=(reference,) if channel is Channel.SMS else (),
             segments=1,
             attempts=1,
+            policy=POLICIES[Step(step)],
         )
         for status in statuses:
             outcome = NotificationOutcome(

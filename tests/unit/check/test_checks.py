@@ -10,6 +10,7 @@ import pytest
 from deploy.check.checks import Fault, Finding, check, findings_of
 from deploy.check.observed import (
     PROCESS_STARTED,
+    LedgerRow,
     Observed,
     Place,
     Published,
@@ -55,17 +56,63 @@ def without_decision(observed: Observed) -> tuple[Observed, Sighting]:
     return replace(observed, sightings=observed.sightings.changed(without={decision.id})), accepted
 
 
-def sent_again(observed: Observed) -> tuple[Observed, ShortMessage]:
+def sent_again(observed: Observed, message_id: str) -> tuple[Observed, ShortMessage]:
     assert observed.short_messages
-    again = replace(observed.short_messages[0], message_id="m-again")
+    (said,) = (message for message in observed.short_messages if message.message_id == message_id)
+    again = replace(said, message_id=f"{message_id}-again")
     return replace(observed, short_messages=[*observed.short_messages, again]), again
 
 
-def marked_unknown(observed: Observed, message_id: str) -> Observed:
-    assert observed.ledger
-    (row,) = (row for row in observed.ledger.values() if message_id in row.references)
-    unknown = replace(row, announced=row.announced | {NotificationStatus.UNKNOWN})
-    return replace(observed, ledger={**observed.ledger, row.id: unknown})
+def with_row(observed: Observed, row: LedgerRow) -> Observed:
+    return replace(observed, ledger={**(observed.ledger or {}), row.id: row})
+
+
+def row_of(observed: Observed, message_id: str) -> LedgerRow:
+    (row,) = (row for row in (observed.ledger or {}).values() if message_id in row.references)
+    return row
+
+
+def unknown(row: LedgerRow, times: int = 1) -> LedgerRow:
+    return replace(row, announced=row.announced | {NotificationStatus.UNKNOWN}, unknowns=times)
+
+
+def fallen_back(observed: Observed) -> tuple[Observed, LedgerRow, LedgerRow]:
+    """The same, but that the first message was refused, and its citizen told by mail; both rows."""
+    first = row_of(observed, "m-0")
+    outcomes = [seen for seen in observed.sightings.of(NotificationOutcome) if seen.notification_id == first.id]
+    failed, told = NotificationStatus.FAILED, NotificationStatus.SENT
+    refused = replace(first, status=State.FAILED, announced=frozenset({failed}), references=(), has_alternative=True)
+    instead = replace(
+        first,
+        id="instead",
+        channel=Channel.EMAIL,
+        status=State.SENT,
+        announced=frozenset({told}),
+        references=(),
+        fallback_of=first.id,
+    )
+    sightings = observed.sightings.changed(
+        without={seen.id for seen in outcomes},
+        added=[
+            replace(outcomes[0], id="refused", status=failed),
+            replace(
+                outcomes[0],
+                id="told by mail",
+                status=told,
+                notification_id="instead",
+                channel=Channel.EMAIL,
+                fallback_of=first.id,
+            ),
+        ],
+    )
+    letter = replace((observed.letters or [])[0], notification_id="instead")
+    changed = replace(
+        observed,
+        sightings=sightings,
+        short_messages=[message for message in observed.short_messages or () if message.message_id != "m-0"],
+        letters=[*(observed.letters or ()), letter],
+    )
+    return with_row(with_row(changed, refused), instead), refused, instead
 
 
 def test_another_agency_s_event_of_the_same_id_is_no_answer(sound: Observed) -> None:
@@ -125,22 +172,40 @@ def test_whatever_comes_of_a_request_that_was_never_accepted_is_an_orphan(sound:
     assert kind.__name__ in subjects
 
 
+AT_MOST_ONCE, AT_LEAST_ONCE = "m-0", "m-3"
+"""The messages of the first request's first and last step."""
+
+
 def test_a_message_sent_again_is_explained_by_its_row_that_is_unknown(sound: Observed) -> None:
-    twice, again = sent_again(sound)
+    twice, again = sent_again(sound, AT_LEAST_ONCE)
     assert faults(twice, "I5") == [Fault.DOUBLED]
 
-    explained = marked_unknown(twice, "m-0")
+    explained = with_row(twice, unknown(row_of(sound, AT_LEAST_ONCE)))
     assert faults(explained, "I5") == []
     assert faults(replace(explained, faults=[again.at - timedelta(seconds=30)]), "I5") == []
+
+
+def test_a_step_that_is_told_at_most_once_is_doubled_by_a_copy_though_it_was_unknown(sound: Observed) -> None:
+    twice, _ = sent_again(sound, AT_MOST_ONCE)
+
+    assert faults(with_row(twice, unknown(row_of(sound, AT_MOST_ONCE))), "I5") == [Fault.DOUBLED]
+
+
+def test_each_copy_needs_a_time_when_nobody_knew(sound: Observed) -> None:
+    thrice, _ = sent_again(sent_again(sound, AT_LEAST_ONCE)[0], AT_LEAST_ONCE)
+    row = row_of(sound, AT_LEAST_ONCE)
+
+    assert faults(with_row(thrice, unknown(row)), "I5") == [Fault.DOUBLED]
+    assert faults(with_row(thrice, unknown(row, times=2)), "I5") == []
 
 
 @pytest.mark.parametrize("fault_after", [timedelta(seconds=1), timedelta(hours=-1)])
 def test_where_faults_are_known_one_of_them_must_explain_what_was_sent_again(
     sound: Observed, fault_after: timedelta
 ) -> None:
-    twice, again = sent_again(sound)
+    twice, again = sent_again(sound, AT_LEAST_ONCE)
 
-    unexplained = replace(marked_unknown(twice, "m-0"), faults=[again.at + fault_after])
+    unexplained = replace(with_row(twice, unknown(row_of(sound, AT_LEAST_ONCE))), faults=[again.at + fault_after])
 
     assert faults(unexplained, "I5") == [Fault.UNEXPLAINED]
 
@@ -148,11 +213,9 @@ def test_where_faults_are_known_one_of_them_must_explain_what_was_sent_again(
 def test_a_mail_sent_again_is_explained_in_the_same_way(sound: Observed) -> None:
     assert sound.ledger
     assert sound.letters
-    letter = sound.letters[0]
+    letter = sound.letters[-1]
     twice = replace(sound, letters=[*sound.letters, letter])
-    row = sound.ledger[letter.notification_id]
-    unknown = replace(row, announced=row.announced | {NotificationStatus.UNKNOWN})
-    explained = replace(twice, ledger={**sound.ledger, row.id: unknown})
+    explained = with_row(twice, unknown(sound.ledger[letter.notification_id]))
 
     assert faults(twice, "I5") == [Fault.DOUBLED]
     assert faults(explained, "I5") == []
@@ -160,12 +223,66 @@ def test_a_mail_sent_again_is_explained_in_the_same_way(sound: Observed) -> None
     assert faults(replace(explained, faults=[]), "I5") == [Fault.UNEXPLAINED]
 
 
+def test_without_the_ledger_an_outcome_says_that_nobody_knew(sound: Observed) -> None:
+    twice, _ = sent_again(sound, AT_LEAST_ONCE)
+    row = row_of(sound, AT_LEAST_ONCE)
+    outcome = next(seen for seen in sound.sightings.of(NotificationOutcome) if seen.notification_id == row.id)
+    told = replace(outcome, id="unknown", status=NotificationStatus.UNKNOWN)
+    blind = replace(twice, ledger=None)
+
+    assert faults(blind, "I5") == [Fault.DOUBLED]
+    assert faults(replace(blind, sightings=blind.sightings.changed(added=[told])), "I5") == []
+
+
 def test_two_notifications_of_one_step_are_doubled(sound: Observed) -> None:
     assert sound.ledger
     row = next(iter(sound.ledger.values()))
-    ledger = {**sound.ledger, "another": replace(row, id="another", channel=Channel.EMAIL, status=State.FAILED)}
+    another = replace(row, id="another", channel=Channel.EMAIL, status=State.FAILED)
 
-    assert faults(replace(sound, ledger=ledger), "I5") == [Fault.DOUBLED]
+    assert faults(with_row(sound, another), "I5") == [Fault.DOUBLED]
+
+
+def test_one_that_failed_and_its_fallback_are_no_fault(sound: Observed) -> None:
+    told_by_mail, _, _ = fallen_back(sound)
+
+    assert faults(told_by_mail, "I5") == faults(told_by_mail, "I6") == []
+    assert faults(replace(told_by_mail, ledger=None), "I5") == []
+
+
+def test_a_fallback_of_one_that_did_not_fail_is_doubled(sound: Observed) -> None:
+    told_by_mail, first, _ = fallen_back(sound)
+    delivered = frozenset({NotificationStatus.SENT, NotificationStatus.DELIVERED})
+    outcomes = {seen.id for seen in told_by_mail.sightings.of(NotificationOutcome) if seen.id == "refused"}
+    both = replace(told_by_mail, sightings=told_by_mail.sightings.changed(without=outcomes))
+
+    assert Fault.DOUBLED in faults(with_row(both, replace(first, status=State.DELIVERED, announced=delivered)), "I5")
+
+
+def test_a_second_fallback_is_doubled(sound: Observed) -> None:
+    told_by_mail, _, instead = fallen_back(sound)
+
+    assert faults(with_row(told_by_mail, replace(instead, id="again")), "I5") == [Fault.DOUBLED]
+    of_the_fallback = replace(instead, id="again", fallback_of="instead")
+    assert faults(with_row(told_by_mail, of_the_fallback), "I5") == [Fault.DOUBLED]
+
+
+def test_a_fallback_that_never_came_is_missing_only_where_there_is_another_channel(sound: Observed) -> None:
+    told_by_mail, first, instead = fallen_back(sound)
+    assert told_by_mail.ledger
+    alone = replace(told_by_mail, ledger={key: row for key, row in told_by_mail.ledger.items() if key != instead.id})
+
+    assert faults(alone, "I5") == [Fault.NOT_TOLD]
+    assert faults(with_row(alone, replace(first, has_alternative=False)), "I5") == []
+
+
+def test_what_came_to_pass_twice_was_counted_twice(sound: Observed) -> None:
+    assert sound.scrapes
+    row = row_of(sound, AT_LEAST_ONCE)
+    series = ("guichet_notifications_total", frozenset({("channel", "sms"), ("status", "unknown")}))
+    shown = replace(sound, scrapes={"notify": {**sound.scrapes["notify"], series: 2.0}})
+
+    assert faults(with_row(shown, unknown(row, times=2)), "I10") == []
+    assert faults(with_row(shown, unknown(row)), "I10") == [Fault.DISAGREEING]
 
 
 def test_without_the_ledger_outcomes_say_what_was_told(sound: Observed) -> None:
