@@ -197,7 +197,7 @@ class LedgerRow:
     """Whether its citizen can be told by the other channel, too."""
     fallback_of: str | None = None
     untold: bool = False
-    """Whether something was decided that is perhaps not on its topic, or not planned, yet."""
+    """Whether more of it is about to come: an outcome that was decided, a fallback, or what becomes of that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -329,9 +329,15 @@ def _ledger_row(notification: Notification) -> LedgerRow:
         unknowns=notification.unknowns,
         has_alternative=notification.alternative is not None,
         fallback_of=notification.fallback_of,
-        # An unreachable one keeps its outcome for ever: it is published with the batch that planned it.
-        untold=notification.untold and notification.status is not State.UNREACHABLE,
+        untold=_is_untold(notification),
     )
+
+
+def _is_untold(notification: Notification) -> bool:
+    if notification.fallback_of and notification.status in (State.PLANNED, State.SENDING):
+        return True
+    # An unreachable one keeps its outcome for ever: it is published with the batch that planned it.
+    return notification.untold and notification.status is not State.UNREACHABLE
 
 
 def _short_messages(logs: Sequence[Path] | None) -> list[ShortMessage] | None:

@@ -18,7 +18,9 @@ from deploy.check.checks import Result, findings_of
 from deploy.check.checks import check as judge
 from deploy.check.observed import Observed
 from deploy.check.reading import Sources, local_sources, observe
-from deploy.cli import dlq, faults, offsets
+from deploy.cli import dlq, offsets
+from deploy.cli.faults import faults
+from deploy.cli.notifications import notifications
 from deploy.cli.publishing import publish_http, publish_kafka, read_events
 from deploy.cli.running import Exit, errors, fail, run
 from deploy.cli.starting import clear, topics_of
@@ -53,7 +55,8 @@ topics = typer.Typer(no_args_is_help=True, help="The topics of the mesh.")
 app.add_typer(topics, name="topics")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(offsets.app, name="offsets")
-app.command("faults")(faults.faults)
+app.command("faults")(faults)
+app.command("notifications")(notifications)
 
 screen = Console()
 

@@ -145,6 +145,7 @@ class Notification(Part):
     segments: int = 0
     reason: str | None = None
     unknowns: int = 0
+    unknown_since: Moment | None = None
     resend_at: Moment | None = None
     superseded: int = 0
     alternative: Alternative | None = None
@@ -417,6 +418,7 @@ def lost_sight(
         update={
             "provider_references": references or notification.provider_references,
             "unknowns": unknowns,
+            "unknown_since": now,
             "resend_at": now + window if again else None,
         }
     )

@@ -35,7 +35,7 @@ def guichet(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProc
     )
 
 
-@pytest.mark.parametrize("command", ["up", "replay", "publish", "check", "topics apply"])
+@pytest.mark.parametrize("command", ["up", "replay", "publish", "check", "notifications", "topics apply"])
 def test_each_command_explains_itself(command: str) -> None:
     told = guichet(*command.split(), "--help")
     assert told.returncode == Exit.DONE
