@@ -87,6 +87,7 @@ class Service:
         )
         self._before_consuming: list[Callable[[], Awaitable[None]]] = []
         self._beside: dict[str, Callable[[], Awaitable[None]]] = {}
+        self._watched: dict[str, Callable[[float], str | None]] = {"bus": self.bus.stuck}
         self._failing: dict[str, str] = {"start": "starting"}
         self._running: asyncio.Task[None] | None = None
         self._checks: dict[str, Callable[[], Awaitable[None]]] = {
@@ -118,6 +119,10 @@ class Service:
     def check(self, name: str, ready: Callable[[], Awaitable[None]]) -> None:
         """A further condition of readiness: raises when this part can't be used now."""
         self._checks[name] = ready
+
+    def watch(self, name: str, stuck: Callable[[float], str | None]) -> None:
+        """A further condition of life: says why only a new process helps, if it was so for more than these seconds."""
+        self._watched[name] = stuck
 
     def app(self, routes: Sequence[BaseRoute] = ()) -> Starlette:
         """The ASGI application: the service's own routes and the three that all have."""
@@ -191,8 +196,9 @@ class Service:
         running = self._running
         if running is not None and running.done() and not running.cancelled() and (error := running.exception()):
             reasons["run"] = repr(error)
-        if stuck := self.bus.stuck(STUCK_SECONDS):
-            reasons["bus"] = stuck
+        for name, stuck in self._watched.items():
+            if why := stuck(STUCK_SECONDS):
+                reasons[name] = why
         return JSONResponse(
             {"service": self.name, "live": not reasons, "reasons": reasons}, status_code=503 if reasons else 200
         )

@@ -23,7 +23,10 @@ async def read_notifications(
     mongodb_database: str = MONGODB_DATABASE,
     due_only: bool = False,
 ) -> AsyncIterator[Notification]:
-    """Every notification there is, or those that something is still to be done about. Unavailable if the store does not answer."""
+    """Every notification there is, or those about which something is still to be done.
+
+    Unavailable if the store does not answer.
+    """
     store = open_store(
         "notify", mongodb_url=mongodb_url, mongodb_database=mongodb_database, data_dir=notify_data or Path()
     )

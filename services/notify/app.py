@@ -19,6 +19,7 @@ from services.notify.receipts import Receipts, References
 from services.notify.rendering import load_templates
 from services.notify.sender import Sender
 from services.notify.settings import NotifySettings, SmppSettings, SmtpSettings
+from services.notify.watchdog import Watchdog
 from shared.clock import Clock
 from shared.contract import topics
 from shared.contract.events import Channel
@@ -95,12 +96,20 @@ def build_app(
             metrics=metrics,
         ),
     )
+    sms_reachable = partial(any_of, [lane.provider for lane in sms_lanes])
+    mail_reachable = partial(any_of, [lane.provider for lane in mail_lanes])
+    watchdog = Watchdog(service.clock)
+    watchdog.watch("short messages", service.store.collection("notifications_sms"), possible=sms_reachable)
+    watchdog.watch("mails", service.store.collection("notifications_email"), possible=mail_reachable)
+    watchdog.watch("receipts", service.store.collection("receipts"))
     service.run_beside("sms", sms_sender.run)
     service.run_beside("mail", mail_sender.run)
     service.run_beside("receipts", receipts.run)
     service.run_beside("backlog", backlog.run)
-    service.check("smsc", partial(any_of, [lane.provider for lane in sms_lanes]))
-    service.check("smtp", partial(any_of, [lane.provider for lane in mail_lanes]))
+    service.check("smsc", sms_reachable)
+    service.check("smtp", mail_reachable)
+    service.run_beside("watchdog", watchdog.run)
+    service.watch("watchdog", watchdog.stuck)
     return service.app()
 
 

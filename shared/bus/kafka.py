@@ -109,8 +109,15 @@ class KafkaPublisher:
         self._failpoints = failpoints
         self._producer: AIOKafkaProducer | None = None
         self._unresolved: dict[Place, set[Acknowledgement]] = {}
-        self.broken: str | None = None
+        self._fatal: str | None = None
+
+    @property
+    def broken(self) -> str | None:
         """Why the producer can't be used any more. Only a new process mends that."""
+        # A fault of its own ends aiokafka's sender; from then on it refuses everything, and starts no other.
+        if self._producer is not None and self._producer._sender.sender_task.done():
+            return self._fatal or "its sender has ended"
+        return self._fatal
 
     async def start(self) -> None:
         """Connect; Unavailable if no broker answers. Once connected, a further call changes nothing."""
@@ -163,7 +170,7 @@ class KafkaPublisher:
             self._raise_failures(acknowledgement for _, acknowledgement in sent)
         except (OutOfOrderSequenceNumber, ProducerFenced) as error:
             # https://github.com/aio-libs/aiokafka/issues/1017: such a producer never recovers.
-            self.broken = repr(error)
+            self._fatal = repr(error)
             raise Unavailable(f"Kafka producer is broken: {error!r}") from error
         except (KafkaError, TimeoutError) as error:
             raise Unavailable(f"Kafka did not acknowledge: {error!r}") from error
@@ -204,7 +211,7 @@ class KafkaPublisher:
         failures = [error for acknowledgement in done if (error := acknowledgement.exception()) is not None]
         fatal = [error for error in failures if isinstance(error, OutOfOrderSequenceNumber | ProducerFenced)]
         if fatal:
-            self.broken = repr(fatal[0])
+            self._fatal = repr(fatal[0])
         for error in (*fatal, *failures):
             raise error
 

@@ -107,6 +107,20 @@ async def test_a_task_beside_that_fails_or_ends_is_not_live(cluster: "Cluster", 
         assert (answer.status, answer.reasons) == (503, {"backlog": "has ended"})
 
 
+async def test_what_a_services_own_watchdog_says_is_a_reason_to_be_restarted(
+    cluster: "Cluster", tmp_path: Path
+) -> None:
+    stuck: list[str] = []
+    mesh = service(cluster, tmp_path)
+    mesh.watch("watchdog", lambda after_seconds: f"{stuck[0]} for {after_seconds:g} s" if stuck else None)
+    app = mesh.app()
+    async with app.router.lifespan_context(app):
+        assert (await get(app, "/live")).status == 200
+        stuck.append("mails wait")
+        answer = await get(app, "/live")
+        assert (answer.status, answer.reasons) == (503, {"watchdog": "mails wait for 120 s"})
+
+
 async def test_a_service_that_could_not_start_for_a_reason_that_does_not_pass_is_not_live(
     cluster: "Cluster", tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ class Desk:
 
     def __init__(self, store: SqliteStore, templates: Templates, jurisdiction: Jurisdiction) -> None:
         self.started = START
+        self.store = store
         self.clock = ManualClock(START)
         self.jurisdiction = jurisdiction
         self.templates = templates
@@ -124,7 +125,8 @@ class Desk:
         self.publisher = RecordingPublisher()
         self.provider = ScriptedProvider()
         self.second = ScriptedProvider("smpp2")
-        self.sms = Ledger(store.collection("notifications_sms"))
+        self.sms_rows = store.collection("notifications_sms")
+        self.sms = Ledger(self.sms_rows)
         self.mail = Ledger(store.collection("notifications_email"))
         self.unreachable = Ledger(store.collection("notifications_unreachable"))
         self.references = References(store.collection("provider_references"))

@@ -21,6 +21,12 @@ def test_both_of_a_manual_clocks_times_advance_by_the_same_span() -> None:
     assert clock.monotonic() == 3601.5
 
 
+def test_a_jump_of_the_wall_clock_leaves_waiting_alone() -> None:
+    clock = ManualClock(START)
+    clock.jump(timedelta(hours=-1))
+    assert (clock.now(), clock.monotonic()) == (START - timedelta(hours=1), 0.0)
+
+
 def test_a_clock_never_goes_back() -> None:
     clock = ManualClock(START)
     with pytest.raises(ValueError, match="only advances"):
