@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import re
 import struct
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -267,6 +267,7 @@ class Session:
         self.is_open = True
         self._sequence = 0
         self._awaited: dict[int, asyncio.Future[tuple[int, bytes]]] = {}
+        self._doubted = asyncio.Event()
         self._receipts: asyncio.Queue[tuple[int, Receipt]] = asyncio.Queue(RECEIPTS_WAITING_MAX)
 
     @classmethod
@@ -294,12 +295,15 @@ class Session:
 
     async def submit(self, submission: SubmitSm) -> tuple[int, str]:
         """Status and message id of the answer. TimeoutError or Lost if none is read: it may have been accepted."""
-        with self._asking(submission) as answer:
-            async with asyncio.timeout(self._answer_seconds):
+        try:
+            async with self._asking(submission) as answer:
                 if self._failpoints.armed(Point.ON_THE_WIRE):
                     await asyncio.sleep(0)  # uvloop writes at the end of its turn
                     await self._failpoints.reach(Point.ON_THE_WIRE, Lost)
                 status, body = await answer
+        except TimeoutError:
+            self._doubted.set()
+            raise
         return status, _text(body[: body.find(b"\0")] if b"\0" in body else body)
 
     async def run(self) -> str:
@@ -352,10 +356,12 @@ class Session:
 
     async def _enquire(self) -> None:
         while True:
-            await asyncio.sleep(ENQUIRE_SECONDS)
-            with self._asking(EnquireLink()) as answer:
-                async with asyncio.timeout(self._answer_seconds):
-                    await answer
+            # At once when a message got no answer: into a dead connection, each further one would be an unknown.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._doubted.wait(), ENQUIRE_SECONDS)
+            self._doubted.clear()
+            async with self._asking(EnquireLink()) as answer:
+                await answer
 
     def _take_delivery(self, sequence: int, body: bytes) -> None:
         receipt = read_receipt(body, self._provider, self._clock)
@@ -383,15 +389,16 @@ class Session:
             for sequence, _ in taken:
                 self._write(DeliverSmResp(command_status=status), sequence)
 
-    @contextlib.contextmanager
-    def _asking(self, request: SmppMessage) -> Iterator[asyncio.Future[tuple[int, bytes]]]:
-        """The request is written; the future gets status and body of its answer."""
+    @contextlib.asynccontextmanager
+    async def _asking(self, request: SmppMessage) -> AsyncIterator[asyncio.Future[tuple[int, bytes]]]:
+        """The request is written; the future gets status and body of its answer, or time runs out."""
         sequence = self._next_sequence()
         answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         self._awaited[sequence] = answer
         try:
             self._write(request, sequence)
-            yield answer
+            async with asyncio.timeout(self._answer_seconds):
+                yield answer
         finally:
             del self._awaited[sequence]
 

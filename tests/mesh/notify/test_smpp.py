@@ -15,6 +15,7 @@ from services.notify.providers.smpp import read_receipt
 from services.notify.sms import encode
 from shared.clock import SystemClock
 from shared.contract.events import Language
+from tests.faults.proxy import Proxy
 
 if TYPE_CHECKING:
     from tests.mesh.notify.conftest import Counter, MakeAccepted
@@ -162,6 +163,26 @@ async def test_what_the_smsc_did_to_a_message_is_told_apart(
         await provider.stop()
         assert await provider.send(MESSAGE) == Later("not_connected")
         assert smsc.submitted == 2
+
+
+async def test_a_connection_on_which_nothing_comes_any_more_is_given_up_at_the_first_message_without_an_answer(
+    counter: "Counter",
+) -> None:
+    async with RudeSmsc() as smsc:
+        proxy = Proxy(smsc.port)
+        await proxy.start()
+        provider = counter.smpp(proxy.port, "x", "x", answer_seconds=0.3)
+        await provider.start()
+        await provider.available()
+        assert isinstance(await provider.send(MESSAGE), Sent)
+        proxy.half_open()
+        assert await provider.send(MESSAGE) == Unknown("no_answer")
+        await proxy.mend()
+        async with asyncio.timeout(5):  # a quarter of the time between two enquiries
+            while not isinstance(await provider.send(MESSAGE), Sent):
+                await provider.available()
+        await provider.stop()
+        await proxy.cut()
 
 
 async def test_a_connection_that_drops_leaves_unknowns_that_are_not_sent_again(
