@@ -40,6 +40,8 @@ PATIENCE_SECONDS = 60.0
 ANSWER_SECONDS = 25.0
 """The longest that intake takes to answer in the worst case, and a little."""
 
+PUT_BACK = 'guichet_batch_failures_total{cause="StoreUnavailable"}'
+
 Measure = Callable[[str, float], None]
 
 
@@ -314,6 +316,30 @@ def _another(golden: RequestAccepted) -> RequestAccepted:
 def assert_one_decision_each(decisions: dict[str, list[bytes]]) -> None:
     """Raw copies may stand there, but all of them say the same to the byte."""
     assert {key for key, copies in decisions.items() if len(set(copies)) != 1} == set()
+
+
+async def assert_nothing_passes(
+    intake: Running, routing: Running, agency: Agency, log: Log
+) -> tuple[list[Answer], list[str]]:
+    """While neither's store works. What intake refused meanwhile, and the requests that wait for routing."""
+    committed = await log.committed("routing", ACCEPTED)
+    put_back = await routing.metric(PUT_BACK)
+    waiting = await log.publish_accepted(100)
+    refused = await agency.submit_many(intake, 10)
+    assert {(answer.status, answer.retry_after) for answer in refused} == {(503, "5")}
+    assert max(answer.seconds for answer in refused) < ANSWER_SECONDS
+
+    async def tried_again() -> bool:
+        return await routing.metric(PUT_BACK) > put_back
+
+    await until(tried_again)
+    assert await log.committed("routing", ACCEPTED) == committed
+    assert not (await log.read(ASSIGNED, UNROUTABLE)).keys() & set(waiting)
+    lives = await asyncio.gather(*(service.get("/live") for service in (intake, routing)))
+    assert [status for status, _ in lives] == [200, 200]
+    ready = await asyncio.gather(*(service.get("/ready") for service in (intake, routing)))
+    assert [(status, "store" in why) for status, why in ready] == [(503, True)] * 2
+    return refused, waiting
 
 
 async def until(holds: Callable[[], Awaitable[bool]], *, within_seconds: float = PATIENCE_SECONDS) -> float:

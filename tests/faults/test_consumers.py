@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RESTARTS = 100
-STEADY_SECONDS = 5.0
-STORM_SECONDS = 24.0
+STEADY_SECONDS = 4.0
+STORM_SECONDS = 18.0
 BETWEEN_SECONDS = 3.0
 POISON, BUG = b"poison", b"bug"
 
@@ -114,7 +114,7 @@ async def test_while_members_join_and_leave_every_three_seconds_work_goes_on_at_
     cluster: Cluster, measure: "Measure"
 ) -> None:
     topic = await cluster.create("in", partitions=6)
-    total = await fill(cluster, topic, partitions=6, records_each=60_000)
+    total = await fill(cluster, topic, partitions=6, records_each=50_000)
     shop = Shop()
     offsets: list[dict[int, int]] = []
     async with publishing(cluster) as publisher:
