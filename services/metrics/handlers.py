@@ -40,7 +40,7 @@ async def observe(
             open_requests.put(key, after)
         states[key] = changed[key] = after
     await _write(changed, rows, requests, timezone)
-    tally.written(event for _, event in events)
+    tally.written((event for _, event in events), states)
     return []
 
 

@@ -1,10 +1,10 @@
 """Events into Prometheus."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import product
 
-from services.metrics.domain import END_TO_END, OUTCOMES, RequestState, latencies, request_outcome
+from services.metrics.domain import END_TO_END, OUTCOMES, RequestState, latencies, request_outcome, row_key
 from shared.contract.events import (
     Channel,
     Event,
@@ -35,6 +35,8 @@ class Tally:
         self._jurisdiction = jurisdiction
         self.unwritten: set[str] = set()
         """Ids of events that were counted, and that the store may not know of yet."""
+        self.unwritten_promises: set[str] = set()
+        """Ids of requests whose promise was counted, and of which the store may not know that yet."""
         # Finding a child by its labels costs more than observing. Labels come from closed lists, so caches stay small.
         self._stage = cache(metrics.stage.labels)
         self._service_stage = cache(metrics.service_stage.labels)
@@ -48,6 +50,7 @@ class Tally:
 
     def count(self, event: Event, before: RequestState, after: RequestState) -> None:
         """Observe what this event says, which took its request from one state to the other."""
+        self._count_promise(event, before, after)
         if event.id in self.unwritten:
             return
         self.unwritten.add(event.id)
@@ -56,9 +59,6 @@ class Tally:
             self._requests(agency, outcome).inc()
         if isinstance(event, NotificationOutcome):
             self._outcomes(channel, event.data.status).inc()
-        if before.promise_kept is None and after.promise_kept is not None:
-            office = known(after.office or "", self._jurisdiction.offices)
-            self._promises(office, "yes" if after.promise_kept else "no").inc()
         for latency in latencies(event):
             if latency.skewed:
                 self._clock_skew(latency.stage).inc()
@@ -69,9 +69,22 @@ class Tally:
                 self._stage(latency.stage, agency).observe(latency.seconds)
                 self._service_stage(latency.stage, service_code).observe(latency.seconds)
 
-    def written(self, events: Iterable[Event]) -> None:
-        """The store has it that these were counted."""
+    def written(self, events: Iterable[Event], states: Mapping[str, RequestState]) -> None:
+        """The store has it that these were counted, and that their requests, by id, are in these states."""
         self.unwritten.difference_update(event.id for event in events)
+        self.unwritten_promises.difference_update(
+            request_id for request_id, state in states.items() if state.promise_kept is not None
+        )
+
+    def _count_promise(self, event: Event, before: RequestState, after: RequestState) -> None:
+        """Count it with whichever event completes it; after a failed write that may be another one than before."""
+        request_id = row_key(event)
+        if request_id is None or before.promise_kept is not None or after.promise_kept is None:
+            return
+        if request_id not in self.unwritten_promises:
+            self.unwritten_promises.add(request_id)
+            office = known(after.office or "", self._jurisdiction.offices)
+            self._promises(office, "yes" if after.promise_kept else "no").inc()
 
     def _begin_at_zero(self) -> None:
         """Show the series that alerts and promises rest on before their first event.

@@ -112,6 +112,21 @@ async def test_a_batch_whose_write_failed_counts_once_when_it_comes_again(
     assert observatory.tally.unwritten == set()
 
 
+@pytest.mark.parametrize("failed_together", [False, True])
+async def test_a_promise_counts_once_when_its_events_come_again_in_other_batches_than_the_one_that_failed(
+    start: Start, requests: Collection, story: "type[Story]", *, failed_together: bool
+) -> None:
+    observatory = start(FalteringCollection(requests, written_all_the_same=False))
+    assigned, resolved = story().assigned(), story().updated(Status.RESOLVED)
+    with pytest.raises(StoreUnavailable):
+        await observatory.observe(*[assigned] * failed_together, resolved)
+    await observatory.observe(assigned)
+    await observatory.observe(resolved)
+    await observatory.observe(assigned, resolved)
+    assert observatory.value("guichet_promises_total", office="counter-1", kept="yes") == 1
+    assert observatory.tally.unwritten == observatory.tally.unwritten_promises == set()
+
+
 async def test_a_batch_that_another_replica_has_overtaken_is_put_back_and_then_counts(
     start: Start, requests: Collection, story: "type[Story]"
 ) -> None:
