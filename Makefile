@@ -40,7 +40,7 @@ lint: $(VENV)/.dev ## Style, types, import directions
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.dev ## Tests that need no server
-	$(BIN)/pytest -q tests/unit tests/app
+	$(BIN)/pytest -q tests/unit tests/app tests/states
 
 mesh: $(VENV)/.dev ## Tests on real Kafka, MongoDB protocol, SMSC, SMTP and Prometheus
 	$(BIN)/pytest -q tests/contract tests/mesh tests/faults

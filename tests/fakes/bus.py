@@ -79,9 +79,12 @@ class MemoryConsumer(Generic[T]):
         """Whether a turn would bring it anything."""
         return self.stopped is None and bool(self._fetch(1))
 
-    async def turn(self, limit: int = 500) -> bool:
-        """Take one batch of at most `limit` records; whether there was one and nothing of it was put back."""
-        records = self._fetch(limit) if self.stopped is None else []
+    async def turn(self, limit: int = 500, *, begin: int = 0) -> bool:
+        """Take one batch of at most `limit` records, from its partition number `begin` on, and then from the others.
+
+        Whether there was one and nothing of it was put back.
+        """
+        records = self._fetch(limit, begin) if self.stopped is None else []
         for record in records:
             self.assignment[record.topic, record.partition] = record.offset + 1
         if not records:
@@ -98,9 +101,10 @@ class MemoryConsumer(Generic[T]):
         await self._commit(records)
         return True
 
-    def _fetch(self, limit: int) -> list[Record]:
+    def _fetch(self, limit: int, begin: int = 0) -> list[Record]:
         fetched: list[Record] = []
-        for place, position in self.assignment.items():
+        positions = list(self.assignment.items())
+        for place, position in positions[begin:] + positions[:begin]:
             fetched += self._log.records.get(place, [])[position : position + limit - len(fetched)]
         return fetched
 

@@ -1,0 +1,166 @@
+"""Metrics, whatever fails: each event counts once in a process, and what is kept of a request is what they all say."""
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+from prometheus_client import CollectorRegistry
+
+from services.metrics.domain import RequestState, request_outcome
+from services.metrics.handlers import observe
+from services.metrics.open_requests import OpenRequests
+from services.metrics.tally import Tally
+from shared.bus.loop import Decode, Handle, decode_mesh_event
+from shared.contract.events import (
+    Event,
+    RequestAssigned,
+    RequestAssignedData,
+    RequestUpdated,
+    RequestUpdatedData,
+    Status,
+    Timeline,
+)
+from shared.contract.topics import ACCEPTED, ASSIGNED, UPDATED
+from shared.metrics import LatencyMetrics
+from shared.store.port import Store
+from tests.states.consuming import PARTITIONS, SETTINGS, START, Consuming
+from tests.states.requests import JURISDICTION, accepted, card
+
+TOPICS = (ACCEPTED, ASSIGNED, UPDATED)
+OFFICE = JURISDICTION.offices["plateau"]
+TIMEZONE = JURISDICTION.timezone
+
+
+def assigned(number: int) -> RequestAssigned:
+    """Requests with an even number are due today, the others were due yesterday."""
+    return RequestAssigned(
+        id=f"assigned-{number}",
+        source="/test",
+        data=RequestAssignedData(
+            request=card(number),
+            office=OFFICE,
+            due=START.date() - timedelta(days=number % 2),
+            rule="r",
+            rules_version="v",
+            timeline=Timeline(published=START, accepted=START, assigned=START),
+        ),
+    )
+
+
+def updated(number: int, sequence: int, status: Status) -> RequestUpdated:
+    return RequestUpdated(
+        id=f"updated-{number}-{sequence}",
+        source="/test",
+        data=RequestUpdatedData(
+            request=card(number),
+            status=status,
+            previous_status=Status.RECEIVED,
+            sequence=sequence,
+            occurred_at=START,
+            timeline=Timeline(published=START, updated=START),
+        ),
+    )
+
+
+EVENTS: dict[str, Event] = {
+    event.id: event
+    for number in range(2)
+    for event in (
+        accepted(number),
+        assigned(number),
+        updated(number, 1, Status.IN_PROGRESS),
+        updated(number, 2, Status.RESOLVED),
+    )
+}
+
+
+@dataclass
+class Counted:
+    """What one process has counted."""
+
+    registry: CollectorRegistry
+    open_requests: OpenRequests
+
+    def requests(self, outcome: str) -> float:
+        return self.value("guichet_requests_total", agency="cnss", outcome=outcome)
+
+    @property
+    def promises(self) -> dict[str, float]:
+        return {kept: self.value("guichet_promises_total", office=OFFICE.id, kept=kept) for kept in ("yes", "no")}
+
+    def value(self, sample: str, **labels: str) -> float:
+        found = self.registry.get_sample_value(sample, labels)
+        assert found is not None
+        return found
+
+
+class MetricsOfRequests(Consuming):
+    """Every topic is read beside the others, so the events of a request come in any order, and more than once."""
+
+    topics = tuple(topic.name for topic in TOPICS)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: list[Counted] = []
+        self.told: set[str] = set()
+
+    async def service(self, store: Store) -> tuple[Decode[Any], Handle[Any]]:
+        registry = CollectorRegistry()
+        metrics = LatencyMetrics(registry)
+        requests = store.collection("requests")
+        open_requests = OpenRequests(requests, clock=self.clock, metrics=metrics, offices=JURISDICTION.offices)
+        await open_requests.load()
+        self.processes.append(Counted(registry, open_requests))
+        handle: Handle[Any] = partial(
+            observe,
+            requests=requests,
+            open_requests=open_requests,
+            tally=Tally(metrics, JURISDICTION),
+            timezone=TIMEZONE,
+        )
+        return decode_mesh_event(TOPICS), handle
+
+    @rule(event_ids=st.lists(st.sampled_from(sorted(EVENTS)), min_size=1, max_size=4))
+    def something_is_told(self, event_ids: list[str]) -> None:
+        self.told.update(event_ids)
+        for event_id in event_ids:
+            event = EVENTS[event_id]
+            (topic,) = (each for each in TOPICS if isinstance(event, each.event))
+            place = topic.name, int(event_id.split("-")[1]) % PARTITIONS
+            self.log.append(place, None, event.to_json(), START)
+
+    def check(self) -> None:
+        assert self.events == {}
+        expected: dict[str, RequestState] = {}
+        for event_id in sorted(self.told):
+            request_id = f"request-{event_id.split('-')[1]}"
+            expected[request_id] = expected.get(request_id, RequestState()).after(EVENTS[event_id], TIMEZONE)
+        rows = self.tables.get("requests", {})
+        kept = {key: RequestState.from_json(row.body) for key, row in rows.items()}
+        assert {key: in_any_order(state) for key, state in kept.items()} == {
+            key: in_any_order(state) for key, state in expected.items()
+        }
+        self.each_event_counts_in_a_process_and_in_none_twice(list(expected.values()))
+        waiting = sum(state.is_open and state.office is not None for state in expected.values())
+        assert self.processes[-1].value("guichet_open_requests", office=OFFICE.id) == waiting
+
+    def each_event_counts_in_a_process_and_in_none_twice(self, states: list[RequestState]) -> None:
+        for outcome in ("accepted", "assigned", "resolved"):
+            told = sum(request_outcome(EVENTS[event_id]) == outcome for event_id in self.told)
+            counts = [process.requests(outcome) for process in self.processes]
+            assert max(counts) <= told <= sum(counts), "an event was not counted, or twice"
+        for kept, answer in (("yes", True), ("no", False)):
+            promised = sum(state.promise_kept is answer for state in states)
+            counts = [process.promises[kept] for process in self.processes]
+            assert max(counts) <= promised <= sum(counts), "a promise was not counted, or twice"
+
+
+def in_any_order(state: RequestState) -> RequestState:
+    return replace(state, counted=tuple(sorted(state.counted)))
+
+
+test_whatever_fails_each_event_counts_once_and_open_requests_are_what_all_events_say = MetricsOfRequests.TestCase
+test_whatever_fails_each_event_counts_once_and_open_requests_are_what_all_events_say.settings = SETTINGS
