@@ -20,7 +20,7 @@ screen = Console()
 def faults(
     seed: Annotated[int, typer.Option(help="Draws the faults and the requests: the same seed, the same ones.")] = 7,
     minutes: Annotated[
-        float | None, typer.Option(min=0.5, help="How long faults come; without it, each kind comes once.")
+        float | None, typer.Option(min=0.5, help="How long faults come; without it, a short fixed set of them.")
     ] = None,
     report: Annotated[Path, typer.Option(help="Where the report is written, as JSON.")] = Path("faults-report.json"),
     speed: Annotated[float, typer.Option(min=0.1, help="New requests a second.")] = 8.0,

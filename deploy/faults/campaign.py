@@ -21,11 +21,11 @@ from deploy.faults.injection import inject
 from deploy.faults.monitor import Monitor
 from deploy.faults.plan import (
     BROKERS,
-    MESH_KINDS,
     PROVIDER_KINDS,
     PROVIDERS,
     REPLICAS,
     Fault,
+    Kind,
     Lane,
     each_once,
     plan,
@@ -35,6 +35,7 @@ from deploy.faults.scene import NotReached, Scene
 from deploy.jurisdictions import DJIBOUTI
 from deploy.local.mesh import LocalMesh
 from deploy.local.process import PartFailed
+from deploy.local.state import service_of
 from deploy.replay.generator import generate
 from deploy.replay.jurisdiction import read_keys, write_jurisdiction
 from deploy.replay.publisher import Answer, HttpDoor, Player, PublishingDoor, agencies_producer, http_session
@@ -45,6 +46,14 @@ RECOVERY_SECONDS: Final = 90.0
 """What has not been recovered from by then counts as not recovered."""
 
 CALM_SECONDS: Final = 1.0
+BRIEF_SECONDS: Final = 3.0
+FEW_KINDS: Final = (
+    Kind.FAILED_AT_FAILPOINT,
+    Kind.STALLED_AT_FAILPOINT,
+    Kind.SERVICE_FROZEN,
+    Kind.POISON,
+    Kind.BROKERS_RESTARTED,
+)
 STRETCH_SECONDS: Final = 15.0
 """Requests are made for so long at a time."""
 
@@ -65,8 +74,7 @@ ApplyTopics = Callable[[str, int], Awaitable[object]]
 class Injected:
     """A fault that was done, and when: seconds from the campaign's start.
 
-    `recovery_seconds`: until no service was late any more; None where that took too long, or is not asked, since
-    providers hold up no service.
+    `recovery_seconds`: until no service was late any more; None where that took too long or was not waited for.
     """
 
     fault: Fault
@@ -96,26 +104,40 @@ class Campaign:
 
 
 @dataclass(frozen=True, slots=True)
+class Phase:
+    """Lanes go side by side; in each, faults in order. `waits`: each is recovered from before the lane's next."""
+
+    lanes: Sequence[Iterable[Fault]]
+    waits: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Programme:
-    """What is to be done: phases one after the other; in each, lanes side by side; in each lane, faults in order.
+    """What is to be done: phases, one after the other.
 
     It ends with its last fault, or after `seconds`. Requests flow all the while, `speed` new ones a second.
     """
 
     seed: int
-    phases: Sequence[Sequence[Iterable[Fault]]]
+    phases: Sequence[Phase]
     speed: float
     seconds: float = math.inf
 
 
 def long_programme(seed: int, minutes: float, speed: float) -> Programme:
     """Faults of every kind, drawn by the seed, until the minutes are over."""
-    return Programme(seed, [[plan(seed, lane) for lane in Lane]], speed, minutes * 60)
+    return Programme(seed, [Phase([plan(seed, lane) for lane in Lane])], speed, minutes * 60)
 
 
 def short_programme(seed: int, speed: float) -> Programme:
-    """Every service killed at each of its failpoints, while each provider's fault comes once; then the mesh's kinds."""
-    return Programme(seed, [[*sweep().values(), each_once(seed, PROVIDER_KINDS)], [each_once(seed, MESH_KINDS)]], speed)
+    """Every service killed at each of its failpoints, while each provider's fault comes once; then a few of the mesh's.
+
+    The others of these are rows of tests/faults, each by itself.
+    """
+    providers = [replace(fault, seconds=min(fault.seconds, BRIEF_SECONDS)) for fault in each_once(seed, PROVIDER_KINDS)]
+    return Programme(
+        seed, [Phase([*sweep().values(), providers], waits=False), Phase([each_once(seed, FEW_KINDS)])], speed
+    )
 
 
 async def run_campaign(programme: Programme, directory: Path, topics: ApplyTopics, *, tell: Tell) -> Campaign:
@@ -147,14 +169,17 @@ async def run_campaign(programme: Programme, directory: Path, topics: ApplyTopic
             publishing = asyncio.create_task(agencies.publish())
             for phase in programme.phases:
                 async with asyncio.TaskGroup() as group:
-                    for lane in phase:
-                        group.create_task(fire.go_through(lane))
+                    for lane in phase.lanes:
+                        group.create_task(fire.go_through(lane, waits=phase.waits))
             tell("no more faults; the mesh finishes what it has")
             agencies.enough.set()
             await publishing
             rested = await _rest(sources, monitor)
         tell("checking")
-        seen = await observe(replace(sources, samples=monitor.kept, faults=scene.at, poison=scene.poison))
+        urls = {name: url for name, url in sources.service_urls.items() if service_of(name) not in scene.shrunk}
+        seen = await observe(
+            replace(sources, service_urls=urls, samples=monitor.kept, faults=scene.at, poison=scene.poison)
+        )
     observed = replace(seen, published=published(agencies.answers, seen.dead_letters))
     return Campaign(
         seed=programme.seed,
@@ -182,15 +207,15 @@ class _Fire:
     injected: list[Injected] = field(default_factory=list)
     not_reached: list[str] = field(default_factory=list)
 
-    async def go_through(self, faults: Iterable[Fault]) -> None:
-        """Do one after the other, each once the one before was recovered from, until time is over."""
+    async def go_through(self, faults: Iterable[Fault], *, waits: bool) -> None:
+        """Do one after the other, until time is over. Providers hold up no service: there is nothing to wait for."""
         for fault in faults:
             if monotonic() >= self.until:
                 return
-            await self._do(fault)
+            await self._do(fault, waits=waits and fault.kind not in PROVIDER_KINDS)
             await asyncio.sleep(CALM_SECONDS)
 
-    async def _do(self, fault: Fault) -> None:
+    async def _do(self, fault: Fault, *, waits: bool) -> None:
         at = monotonic()
         try:
             counts_from = await inject(self.scene, fault)
@@ -202,7 +227,7 @@ class _Fire:
             # A service that does not get ready amid another fault is started again by whoever looks after it.
             self.tell(f"{fault}: {error}")
             counts_from = monotonic()
-        if fault.kind in PROVIDER_KINDS:
+        if not waits:
             self._note(Injected(fault, at - self.began))
             return
         seconds = await self.monitor.recovered(since=counts_from, within_seconds=RECOVERY_SECONDS)

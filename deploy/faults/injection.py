@@ -86,6 +86,7 @@ async def _service_terminated(scene: Scene, fault: Fault) -> float:
 
 async def _rebalance_storm(scene: Scene, fault: Fault) -> float:
     until = scene.now() + fault.seconds
+    scene.shrunk.add(fault.target)
     while monotonic() < until:
         name = await scene.mesh.add(fault.target)
         await scene.mesh.remove(name)

@@ -35,6 +35,8 @@ class Scene:
     poison: set[Place] = field(default_factory=set)
     restarts: Counter[str] = field(default_factory=Counter)
     """How often a service had to be started again though no fault was being done to it, by what it said."""
+    shrunk: set[str] = field(default_factory=set)
+    """The services of which a replica was removed: what that one had counted is gone."""
     _busy: Counter[str] = field(default_factory=Counter)
 
     def now(self) -> float:
