@@ -29,7 +29,7 @@ PARTITIONS = 2
 CALLS_MAX = 6
 DRAINING_TURNS_MAX = 3
 
-SETTINGS = settings(deadline=None, max_examples=150, stateful_step_count=30, print_blob=True)
+SETTINGS = settings(deadline=None, max_examples=100, stateful_step_count=30, print_blob=True)
 
 Member = MemoryConsumer[Any]
 limits = st.integers(1, 6)
