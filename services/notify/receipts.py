@@ -138,7 +138,8 @@ class Receipts:
                 log.warning("receipts are matched later", detail=str(error))
             if taken < MATCHED_AT_ONCE_MAX:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._bell.wait(), IDLE_SECONDS)
+                    async with asyncio.timeout(IDLE_SECONDS):
+                        await self._bell.wait()
 
     async def match(self) -> int:
         """Match what is due, once; how many that were.

@@ -219,8 +219,7 @@ class Sender(Generic[M]):
             # A turn is finished even if we are cancelled: a row marked and not sent would end as unknown.
             taken = await asyncio.shield(self._start(self._turn(room)))
             if taken == 0:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ledger.bell.wait(), IDLE_SECONDS)
+                await _rung(self._ledger.bell)
             for name in room:
                 self._lanes[name].close()
 
@@ -233,8 +232,7 @@ class Sender(Generic[M]):
                 return room
             self._offers.clear()
             # Time alone may let one be tried out that is left out now.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._offers.wait(), IDLE_SECONDS)
+            await _rung(self._offers)
 
     async def _turn(self, room: Mapping[str, int]) -> int:
         turn: Turn[M] = Turn([], [])
@@ -361,3 +359,11 @@ class Sender(Generic[M]):
         await asyncio.gather(*hand_over, settle_answers, *self._tasks, return_exceptions=True)
         for lane in self._lanes.values():
             await lane.provider.stop()
+
+
+async def _rung(bell: asyncio.Event) -> None:
+    """Return when it rings, or after a short while."""
+    # Not wait_for: on Python 3.11 it forgets that it was cancelled where the bell rings just then.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(IDLE_SECONDS):
+            await bell.wait()

@@ -1,6 +1,6 @@
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -194,3 +194,28 @@ async def test_the_backlog_is_what_is_not_yet_sent(desk: "Desk", accepted: "Make
     await desk.work()
     await desk.backlog().look_through()
     assert desk.gauge(desk.metrics.waiting) == desk.gauge(desk.metrics.oldest_unsent_seconds) == 0
+
+
+class ListenedTo(asyncio.Event):
+    """A bell that says when somebody listens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listening = asyncio.Event()
+
+    async def wait(self) -> Literal[True]:
+        self.listening.set()
+        return await super().wait()
+
+
+@pytest.mark.parametrize("ticks", range(6))
+async def test_a_sender_ends_when_it_is_told_to_though_its_bell_rings_just_then(desk: "Desk", ticks: int) -> None:
+    bell = desk.sms.bell = ListenedTo()
+    running = asyncio.create_task(desk.sender().run())
+    await bell.listening.wait()
+    bell.set()
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    running.cancel()
+    done, _ = await asyncio.wait([running], timeout=5)
+    assert done
