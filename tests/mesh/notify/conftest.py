@@ -31,6 +31,7 @@ from shared.contract.events import (
     NotificationOutcome,
     RequestAccepted,
     RequestAcceptedData,
+    RequestUpdated,
     Timeline,
 )
 from shared.jurisdiction import load_jurisdiction
@@ -159,7 +160,7 @@ class Counter:
         """How many short messages wait to be sent."""
         return len([held async for held in self.sms.unfinished() if held.notification.status is State.PLANNED])
 
-    async def plan(self, *events: RequestAccepted) -> None:
+    async def plan(self, *events: RequestAccepted | RequestUpdated) -> None:
         record = Record("requests.accepted", 0, 0, 0, None, None, None)
         await handlers.plan(
             [Incoming(event, record) for event in events],
