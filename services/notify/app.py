@@ -151,6 +151,6 @@ def smtp_lane(name: str, wanted: SmtpSettings, jurisdiction: Jurisdiction, servi
 
 
 async def any_of(providers: Sequence[Provider[M]]) -> None:
-    """Return if one of a channel's providers can be reached; raise what the first says if none can."""
+    """Return if one of a channel's providers can be reached; if none can, raise what the first of them says."""
     if not any(provider.connected for provider in providers):
         await providers[0].check()

@@ -98,7 +98,9 @@ class ScriptedProvider:
         if not self.connected:
             await asyncio.Event().wait()
 
-    async def check(self) -> None: ...
+    async def check(self) -> None:
+        if not self.connected:
+            raise ConnectionError(self.name)
 
     async def send(self, message: ShortMessage) -> Answer:
         self.messages.append(message)

@@ -143,6 +143,15 @@ def test_retries_that_end_fail_the_notification() -> None:
     assert (failed.status, failed.reason) == (State.FAILED, "retries_exhausted")
 
 
+def test_what_is_unknown_is_sent_again_only_when_that_is_told_and_its_window_has_ended() -> None:
+    once = sending().model_copy(update={"policy": Policy.AT_LEAST_ONCE})
+    unknown = domain.lost_sight(once, START, reason="no_answer", window=WINDOW)
+    assert not domain.to_be_sent_again(unknown, START + WINDOW)
+    told = domain.published(unknown)
+    assert not domain.to_be_sent_again(told, START + WINDOW - timedelta(seconds=1))
+    assert domain.to_be_sent_again(told, START + WINDOW)
+
+
 def test_a_provider_always_answers_before_its_row_is_given_up() -> None:
     assert timedelta(seconds=ANSWER_SECONDS) < SENDING_LEASE
 

@@ -4,6 +4,9 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import pytest
+
+from services.notify.app import any_of
 from services.notify.domain import State
 from services.notify.pool import FAILURES_IN_A_ROW_MAX
 from services.notify.ports import Declined, Later, Refused, Sent, Unknown
@@ -192,6 +195,14 @@ async def test_a_running_sender_goes_on_while_one_of_its_providers_is_away(desk:
     await asyncio.gather(running, return_exceptions=True)
     assert desk.provider.messages == []
     assert sorted(desk.publisher.statuses) == ["sent"] * 120
+
+
+async def test_a_channel_is_ready_as_long_as_one_of_its_providers_can_be_reached(desk: "Desk") -> None:
+    desk.provider.connected = False
+    await any_of([desk.provider, desk.second])
+    desk.second.connected = False
+    with pytest.raises(ConnectionError, match="smpp"):
+        await any_of([desk.provider, desk.second])
 
 
 async def test_ids_that_two_providers_gave_to_two_messages_are_not_mixed_up(
