@@ -44,7 +44,7 @@ WINDOW = timedelta(seconds=2)
 
 
 class Publisher:
-    """Remembers what was told; `until` waits for so many outcomes of a status."""
+    """Remembers what was told; `until` waits for so many outcomes of a status, `until_told` of whichever."""
 
     def __init__(self) -> None:
         self.outcomes: list[NotificationOutcome] = []
@@ -58,8 +58,14 @@ class Publisher:
         return [each.data.notification_id for each in self.outcomes if each.data.status.value == status]
 
     async def until(self, status: str, count: int, *, within_seconds: float = 20.0) -> None:
+        await self._until(lambda: len(set(self.ids(status))) >= count, within_seconds)
+
+    async def until_told(self, count: int, *, within_seconds: float = 20.0) -> None:
+        await self._until(lambda: len({each.data.notification_id for each in self.outcomes}) >= count, within_seconds)
+
+    async def _until(self, reached: Callable[[], bool], within_seconds: float) -> None:
         async with asyncio.timeout(within_seconds):
-            while len(set(self.ids(status))) < count:
+            while not reached():
                 self._told.clear()
                 await self._told.wait()
 
