@@ -85,7 +85,8 @@ class Running:
 
     async def metric(self, series: str) -> float:
         """The value of one series as `/metrics` writes it; 0 where it is not there yet."""
-        _, text = await self.get("/metrics")
+        status, text = await self.get("/metrics")
+        assert status == 200
         found = [line for line in text.splitlines() if line.startswith(f"{series} ")]
         return float(found[0].rpartition(" ")[2]) if found else 0.0
 
@@ -114,13 +115,13 @@ class Crew:
         self._jurisdiction = jurisdiction
         self._running: list[Running] = []
 
-    async def start(self, service: str, *, bootstrap: str | None = None, ready: bool = True, **env: str) -> Running:
+    async def start(self, service: str, **env: str) -> Running:
         """A service, once it is ready. Several of one name are replicas: they share their data."""
         number = len(self._running)
         data, port = self._directory / "data" / service, free_port()
         data.mkdir(parents=True, exist_ok=True)
         whole = project_env(
-            KAFKA_BOOTSTRAP_SERVERS=bootstrap or self._bootstrap,
+            KAFKA_BOOTSTRAP_SERVERS=self._bootstrap,
             JURISDICTION_DIR=str(self._jurisdiction),
             DATA_DIR=str(data),
             HTTP_HOST=LOOPBACK,
@@ -133,8 +134,7 @@ class Crew:
         running = Running(process, f"http://{LOOPBACK}:{port}")
         self._running.append(running)
         process.start()
-        if ready:
-            await running.until_ready()
+        await running.until_ready()
         return running
 
     def data(self, service: str) -> Path:
