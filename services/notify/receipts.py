@@ -214,7 +214,8 @@ def _body(receipt: Receipt) -> bytes:
 
 def _reference_keys(notification: Notification) -> list[str]:
     provider = notification.provider or ""
-    keys = [_by_message_id(provider, reference) for reference in notification.provider_references]
+    # An SMSC may name no id; that is no name to be found by.
+    keys = [_by_message_id(provider, reference) for reference in notification.provider_references if reference]
     if notification.status is State.UNKNOWN and notification.channel is Channel.SMS:
         keys.append(_by_our_own(provider, user_message_reference(notification.id), notification.recipient or ""))
     return keys
@@ -231,7 +232,7 @@ def _names(receipt: Receipt) -> list[str]:
 
 
 def _by_message_id(provider: str, message_id: str) -> str:
-    return f"{provider}/id/{message_id.lower().lstrip('0')}"
+    return f"{provider}/id/{message_id.lower().lstrip('0') or '0'}"
 
 
 def _by_our_own(provider: str, reference: int, recipient: str) -> str:

@@ -5,17 +5,18 @@ import time
 from collections.abc import Callable
 from random import SystemRandom
 
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 
 FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
 """What each door gets; its claims share it."""
 
 round_of = settings(
-    max_examples=50,
+    max_examples=10,
     deadline=None,
     database=None,
     derandomize=False,
     print_blob=True,
+    phases=[Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 """The settings of one round: a round is short, so that a budget is kept."""

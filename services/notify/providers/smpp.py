@@ -166,8 +166,12 @@ class SmppProvider:
 
     async def send(self, message: ShortMessage) -> Answer:
         references = message.accepted
+        try:
+            parts = self._submissions(message)
+        except ValueError:
+            return Refused("unsendable", references)
         # One part after the other: so what was accepted is always a beginning, and only the rest is sent again.
-        for part in self._submissions(message)[len(references) :]:
+        for part in parts[len(references) :]:
             session = self._session
             if session is None or not session.is_open:
                 return Later("not_connected", references=references)
@@ -266,7 +270,8 @@ class Session:
         self._failpoints = failpoints
         self.is_open = True
         self._sequence = 0
-        self._awaited: dict[int, asyncio.Future[tuple[int, bytes]]] = {}
+        self._awaited: dict[int, tuple[int, asyncio.Future[tuple[int, bytes]]]] = {}
+        """By sequence number: the command of the answer, and who waits for its status and body."""
         self._doubted = asyncio.Event()
         self._receipts: asyncio.Queue[tuple[int, Receipt]] = asyncio.Queue(RECEIPTS_WAITING_MAX)
 
@@ -304,7 +309,7 @@ class Session:
         except TimeoutError:
             self._doubted.set()
             raise
-        return status, _text(body[: body.find(b"\0")] if b"\0" in body else body)
+        return status, _text(body.partition(b"\0")[0][:_MESSAGE_ID_LENGTH_MAX])
 
     async def run(self) -> str:
         """Serve the connection until it ends; why it did. Whoever still waits for an answer gets Lost."""
@@ -320,13 +325,15 @@ class Session:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
             self._writer.close()
-            for answer in self._awaited.values():
+            for _, answer in self._awaited.values():
                 if not answer.done():
                     answer.set_exception(Lost())
 
     async def _take_bind(self, bind: BindTransceiver) -> None:
         self._write(bind, self._next_sequence())
-        _, status, _, _ = await self._read_pdu()
+        command, status, _, _ = await self._read_pdu()
+        if command != SmppCommand.BIND_TRANSCEIVER_RESP:
+            raise NotBound(f"the SMSC answered the bind with command 0x{command:08x}, status 0x{status:02x}")
         if status != Status.ESME_ROK:
             raise NotBound(f"the SMSC refused the bind with status 0x{status:02x}")
 
@@ -334,10 +341,7 @@ class Session:
         while True:
             command, status, sequence, body = await self._read_pdu()
             if command & _RESPONSE:
-                answer = self._awaited.get(sequence)
-                if answer is not None and not answer.done():
-                    refused_whole = command == SmppCommand.GENERIC_NACK and status == Status.ESME_ROK
-                    answer.set_result((Status.ESME_RUNKNOWNERR if refused_whole else status, body))
+                self._take_answer(command, status, sequence, body)
             elif command == SmppCommand.DELIVER_SM:
                 self._take_delivery(sequence, body)
             elif command == SmppCommand.ENQUIRE_LINK:
@@ -348,11 +352,24 @@ class Session:
             else:
                 self._write(GenericNack(command_status=Status.ESME_RINVCMDID), sequence)
 
+    def _take_answer(self, command: int, status: int, sequence: int, body: bytes) -> None:
+        expected, answer = self._awaited.get(sequence, (None, None))
+        if answer is None or answer.done():
+            return
+        if command == expected:
+            answer.set_result((status, body))
+        elif command == SmppCommand.GENERIC_NACK:
+            answer.set_result((status or Status.ESME_RUNKNOWNERR, body))
+
     async def _read_pdu(self) -> tuple[int, int, int, bytes]:
-        length, command, status, sequence = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
-        if not _HEADER.size <= length <= _LENGTH_MAX:
-            raise Lost(f"the SMSC sent a PDU of {length} octets, after which nothing can be told apart")
-        return command, status, sequence, await self._reader.readexactly(length - _HEADER.size)
+        begun = await self._reader.readexactly(1)
+        # A length that is too large would take in the PDUs that follow, and every answer with them.
+        async with asyncio.timeout(self._answer_seconds):
+            rest = await self._reader.readexactly(_HEADER.size - 1)
+            length, command, status, sequence = _HEADER.unpack(begun + rest)
+            if not _HEADER.size <= length <= _LENGTH_MAX:
+                raise Lost(f"the SMSC sent a PDU of {length} octets, after which nothing can be told apart")
+            return command, status, sequence, await self._reader.readexactly(length - _HEADER.size)
 
     async def _enquire(self) -> None:
         while True:
@@ -394,7 +411,7 @@ class Session:
         """The request is written; the future gets status and body of its answer, or time runs out."""
         sequence = self._next_sequence()
         answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
-        self._awaited[sequence] = answer
+        self._awaited[sequence] = request.smpp_command | _RESPONSE, answer
         try:
             self._write(request, sequence)
             async with asyncio.timeout(self._answer_seconds):
@@ -436,7 +453,7 @@ def _receipt(body: bytes, provider: str, clock: Clock) -> Receipt | None:
     state = text.get("stat", "").upper() or _STATES.get(int.from_bytes(fields.get(_MESSAGE_STATE, b"")), "")
     if not 0 < len(message_id) <= _MESSAGE_ID_LENGTH_MAX or (state != "DELIVRD" and state not in FAILURES):
         return None
-    ours = fields.get(USER_MESSAGE_REFERENCE)
+    ours = fields.get(USER_MESSAGE_REFERENCE, b"")
     digits = _text(source)
     return Receipt(
         provider=provider,
@@ -444,7 +461,7 @@ def _receipt(body: bytes, provider: str, clock: Clock) -> Receipt | None:
         failure=FAILURES.get(state),
         received_at=clock.now(),
         recipient=f"+{digits.removeprefix('+')}" if digits else None,
-        user_message_reference=int.from_bytes(ours) if ours is not None else None,
+        user_message_reference=int.from_bytes(ours) if len(ours) == 2 else None,
     )
 
 
