@@ -125,8 +125,12 @@ class SmtpProvider:
             await connection.data(content)
             await self._failpoints.reach(Point.ON_THE_WIRE, aiosmtplib.SMTPServerDisconnected)
         except SMTPResponseException as error:
-            await _reset(connection)
-            return _said_no(error.code, error.message, about_recipient=about_recipient, handing_over=handing_over)
+            if 400 <= error.code < 600:
+                await _reset(connection)
+                return _said_no(error.code, error.message, about_recipient=about_recipient, handing_over=handing_over)
+            # Nobody can say what this answers, nor what the next answer is to.
+            connection.close()
+            return Unknown("invalid_answer") if handing_over else Later("invalid_answer")
         except (SMTPException, OSError, TimeoutError):
             connection.close()
             # aiosmtplib does not say whether the connection ended before or after the final dot.
@@ -138,7 +142,8 @@ class SmtpProvider:
             connection.close()
             raise
         finally:
-            if connection.is_connected:
+            # aiosmtplib takes what a server said too much for the answer to the next command.
+            if connection.is_connected and not (connection.protocol and connection.protocol._buffer):
                 self._idle.append((connection, self._clock.monotonic()))
         return Sent()
 
