@@ -1,30 +1,99 @@
 """Agencies that say a thing until it is taken, as they are asked to, through any outage that ends."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from time import monotonic
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from deploy.replay.publisher import Answer, KafkaDoor, Outcome, PublishingDoor
+from deploy.local.mesh import LocalMesh
+from deploy.replay.generator import generate
+from deploy.replay.publisher import (
+    CONNECTIONS,
+    Answer,
+    HttpDoor,
+    KafkaDoor,
+    Outcome,
+    Player,
+    PublishingDoor,
+    agencies_producer,
+    http_session,
+)
 from deploy.replay.steps import Step
+from shared.contract.events import Door
 from shared.contract.reasons import Reason
 
 PATIENCE_SECONDS: Final = 240.0
 PAUSE_SECONDS: Final = 1.0
+STRETCH_SECONDS: Final = 15.0
+"""Requests are made for so long at a time."""
+
+
+class Agencies:
+    """Publish generated requests at both doors, `speed` new ones a second, for as long as is wanted.
+
+    Each event is sent again until it is taken or refused, for `patience_seconds` at most.
+    """
+
+    def __init__(
+        self,
+        mesh: LocalMesh,
+        keys: Mapping[str, str],
+        *,
+        seed: int,
+        speed: float,
+        patience_seconds: float = PATIENCE_SECONDS,
+        connections: int = CONNECTIONS,
+    ) -> None:
+        self._mesh = mesh
+        self._keys = keys
+        self._seed = seed
+        self._speed = speed
+        self._patience_seconds = patience_seconds
+        self._connections = connections
+        self.enough = asyncio.Event()
+        self.answers: list[Answer] = []
+
+    async def publish(self) -> None:
+        """Return once it is enough and all that was begun is answered."""
+        async with AsyncExitStack() as stack:
+            session = await stack.enter_async_context(http_session(self._connections))
+            kafka = ReconnectingKafkaDoor(self._connect)
+            stack.push_async_callback(kafka.stop)
+            doors: dict[Door, PublishingDoor] = {
+                Door.HTTP: Patient(
+                    HttpDoor(self._mesh.service_url("intake"), self._keys, session), self._patience_seconds
+                ),
+                Door.KAFKA: Patient(kafka, self._patience_seconds),
+            }
+            player = Player(doors, self._speed)
+            count = max(1, round(self._speed * STRETCH_SECONDS))
+            for stretch in itertools.count():
+                if self.enough.is_set():
+                    return
+                requests = generate(count, self._seed * 10_000 + stretch)
+                await player.play(requests.steps, on_answer=self.answers.append)
+
+    async def _connect(self) -> AIOKafkaProducer:
+        producer = agencies_producer(self._mesh.bootstrap)
+        await producer.start()
+        return producer
 
 
 class Patient:
     """A door at which each event is sent again until it is taken or refused."""
 
-    def __init__(self, door: PublishingDoor) -> None:
+    def __init__(self, door: PublishingDoor, seconds: float = PATIENCE_SECONDS) -> None:
         self._door = door
+        self._seconds = seconds
 
     async def send(self, step: Step) -> Answer:
         """See PublishingDoor.send."""
-        deadline = monotonic() + PATIENCE_SECONDS
+        deadline = monotonic() + self._seconds
         while True:
             answer = await self._door.send(step)
             if answer.outcome is not Outcome.NOT_TAKEN or monotonic() > deadline:

@@ -1,22 +1,19 @@
 """A mesh on three brokers under faults while requests flow; then it is healed, and held against its promise."""
 
 import asyncio
-import itertools
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from aiokafka import AIOKafkaProducer
-
 from deploy.check.checks import Result, check
 from deploy.check.observed import Observed
 from deploy.check.reading import Sources, local_sources, observe, work_left
 from deploy.check.seeding import seeded_bugs
-from deploy.faults.agencies import Patient, ReconnectingKafkaDoor
+from deploy.faults.agencies import Agencies
 from deploy.faults.injection import inject
 from deploy.faults.monitor import Monitor
 from deploy.faults.plan import (
@@ -36,11 +33,9 @@ from deploy.jurisdictions import DJIBOUTI
 from deploy.local.mesh import LocalMesh
 from deploy.local.process import PartFailed
 from deploy.local.state import service_of
-from deploy.replay.generator import generate
 from deploy.replay.jurisdiction import read_keys, write_jurisdiction
-from deploy.replay.publisher import Answer, HttpDoor, Player, PublishingDoor, agencies_producer, http_session
+from deploy.replay.publisher import Answer
 from deploy.replay.report import published
-from shared.contract.events import Door
 
 RECOVERY_SECONDS: Final = 90.0
 """What has not been recovered from by then counts as not recovered."""
@@ -54,8 +49,6 @@ FEW_KINDS: Final = (
     Kind.POISON,
     Kind.BROKERS_RESTARTED,
 )
-STRETCH_SECONDS: Final = 15.0
-"""Requests are made for so long at a time."""
 
 REST_SECONDS: Final = 300.0
 """How long a healed mesh may take to finish: a retry waits as long again as its message has waited."""
@@ -164,7 +157,7 @@ async def run_campaign(programme: Programme, directory: Path, topics: ApplyTopic
         tell(f"the mesh runs; seed {programme.seed}")
         scene, monitor = Scene(mesh, mesh.kafka), Monitor(mesh.bootstrap)
         fire = _Fire(scene, monitor, tell, until=monotonic() + programme.seconds)
-        agencies = _Agencies(programme, mesh, read_keys(folder))
+        agencies = Agencies(mesh, read_keys(folder), seed=programme.seed, speed=programme.speed)
         async with _beside(monitor.run()), _beside(scene.look_after()):
             publishing = asyncio.create_task(agencies.publish())
             for phase in programme.phases:
@@ -237,40 +230,6 @@ class _Fire:
         self.injected.append(injected)
         said = f"recovered in {injected.recovery_seconds:.1f} s" if injected.recovery_seconds is not None else "healed"
         self.tell(f"{injected.fault}: {said if injected.recovered else f'not recovered in {RECOVERY_SECONDS:g} s'}")
-
-
-class _Agencies:
-    """Publish requests at both doors, each until it is taken, for as long as is wanted."""
-
-    def __init__(self, programme: Programme, mesh: LocalMesh, keys: Mapping[str, str]) -> None:
-        self._programme = programme
-        self._mesh = mesh
-        self._keys = keys
-        self.enough = asyncio.Event()
-        self.answers: list[Answer] = []
-
-    async def publish(self) -> None:
-        """Return once it is enough and all that was begun is answered."""
-        async with AsyncExitStack() as stack:
-            session = await stack.enter_async_context(http_session())
-            kafka = ReconnectingKafkaDoor(self._connect)
-            stack.push_async_callback(kafka.stop)
-            doors: dict[Door, PublishingDoor] = {
-                Door.HTTP: Patient(HttpDoor(self._mesh.service_url("intake"), self._keys, session)),
-                Door.KAFKA: Patient(kafka),
-            }
-            player = Player(doors, self._programme.speed)
-            count = max(1, round(self._programme.speed * STRETCH_SECONDS))
-            for stretch in itertools.count():
-                if self.enough.is_set():
-                    return
-                requests = generate(count, self._programme.seed * 10_000 + stretch)
-                await player.play(requests.steps, on_answer=self.answers.append)
-
-    async def _connect(self) -> AIOKafkaProducer:
-        producer = agencies_producer(self._mesh.bootstrap)
-        await producer.start()
-        return producer
 
 
 async def _rest(sources: Sources, monitor: Monitor) -> bool:

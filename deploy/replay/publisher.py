@@ -22,6 +22,7 @@ BATCH = "application/cloudevents-batch+json"
 
 DEFAULT_REQUESTS_PER_SECOND = 60.0
 IN_FLIGHT_MAX = 512
+CONNECTIONS = 32
 BATCH_EVENTS_MAX = 50
 BATCH_GATHERED_SECONDS = 0.3
 BATCHED_SHARE = 0.25
@@ -223,10 +224,10 @@ def agencies_producer(bootstrap: str) -> AIOKafkaProducer:
     )
 
 
-def http_session() -> aiohttp.ClientSession:
-    """Connections that are kept."""
+def http_session(connections: int = CONNECTIONS) -> aiohttp.ClientSession:
+    """Connections that are kept: so many at once."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=32), timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_SECONDS)
+        connector=aiohttp.TCPConnector(limit=connections), timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_SECONDS)
     )
 
 
