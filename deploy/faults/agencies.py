@@ -80,7 +80,11 @@ class Agencies:
 
     async def _connect(self) -> AIOKafkaProducer:
         producer = agencies_producer(self._mesh.bootstrap)
-        await producer.start()
+        try:
+            await producer.start()
+        except KafkaError:
+            await producer.stop()
+            raise
         return producer
 
 
@@ -129,5 +133,9 @@ class ReconnectingKafkaDoor:
     async def _connected(self) -> AIOKafkaProducer:
         async with self._connecting:
             if self._producer is None:
-                self._producer = await self._connect()
+                try:
+                    self._producer = await self._connect()
+                except KafkaError:
+                    await asyncio.sleep(PAUSE_SECONDS)  # with the lock: one try a second, however many wait
+                    raise
             return self._producer
