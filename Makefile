@@ -13,9 +13,11 @@ KEEP ?=
 MINUTES ?=
 FUZZ_SECONDS ?= 60
 FUZZED := http
+STAGE ?=
+ROUNDS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo faults up test lint unit mesh fuzz contract format lock clean
+.PHONY: help demo faults bench up test lint unit mesh fuzz contract format lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,6 +28,10 @@ demo: $(VENV)/.demo ## Start the mesh and replay requests (REQUESTS=FILE SPEED=N
 
 faults: $(VENV)/.demo ## Put the mesh under faults and check its promise (SEED=N MINUTES=N REPORT=FILE SPEED=N)
 	@$(BIN)/guichet faults --seed $(SEED) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SPEED),--speed $(SPEED)) \
+		$(if $(filter file,$(origin REPORT)),,--report $(REPORT))
+
+bench: $(VENV)/.demo ## Measure the mesh beside its peers (STAGE=NAME ROUNDS=N REPORT=FILE)
+	@$(BIN)/python -m benchmarks --rounds $(ROUNDS) $(if $(STAGE),--stage $(STAGE)) \
 		$(if $(filter file,$(origin REPORT)),,--report $(REPORT))
 
 up: $(VENV)/.demo ## Start the mesh on this machine and leave it running until Ctrl-C

@@ -1,0 +1,43 @@
+"""Rounds in which contenders alternate, so that what the machine does meanwhile meets all of them alike."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from time import monotonic
+
+Figures = Mapping[str, float]
+"""What one run of one contender gave, by name with the unit last."""
+
+Contender = Callable[[], Awaitable[Figures]]
+"""Runs once, from nothing, and returns its figures; raises if the work it measures was not done."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """The figures of every contender, one a round."""
+
+    runs: Mapping[str, list[Figures]] = field(default_factory=dict)
+
+    def median(self, contender: str, figure: str) -> float:
+        """The middle one of a contender's figures."""
+        return median(run[figure] for run in self.runs[contender])
+
+    def ratio(self, contender: str, other: str, figure: str = "per_second") -> float:
+        """How many times the other's figure a contender's is: the median of the rounds' own ratios."""
+        pairs = zip(self.runs[contender], self.runs[other], strict=True)
+        return median(mine[figure] / theirs[figure] for mine, theirs in pairs)
+
+
+async def interleaved(contenders: Mapping[str, Contender], rounds: int, *, say: Say) -> Rounds:
+    """Run each contender once a round; every second round backwards, so that none always follows the same one."""
+    done = Rounds({name: [] for name in contenders})
+    for number in range(1, rounds + 1):
+        for name in contenders if number % 2 else reversed(list(contenders)):
+            started = monotonic()
+            figures = await contenders[name]()
+            done.runs[name].append(figures)
+            told = ", ".join(f"{figure} {value:,.4g}" for figure, value in figures.items())
+            say(f"round {number}/{rounds}  {name}: {told}  ({monotonic() - started:.0f} s)")
+    return done
