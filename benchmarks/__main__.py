@@ -11,8 +11,10 @@ from rich.console import Console
 
 from benchmarks.harness.machine import machine
 from benchmarks.harness.report import Bench, Benchmark, show, write
+from benchmarks.stage.measure import STAGES
+from benchmarks.stage.measure import measure as measure_stages
 
-BENCHMARKS: Mapping[str, Benchmark] = {}
+BENCHMARKS: Mapping[str, Benchmark] = {"stage": Benchmark(measure_stages, parts=STAGES)}
 """Each by its name, which is its place in the report."""
 
 screen = Console()

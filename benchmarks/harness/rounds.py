@@ -24,6 +24,10 @@ class Rounds:
         """The middle one of a contender's figures."""
         return median(run[figure] for run in self.runs[contender])
 
+    def medians(self, contender: str) -> dict[str, float]:
+        """The middle one of each of a contender's figures."""
+        return {figure: self.median(contender, figure) for figure in self.runs[contender][0]}
+
     def ratio(self, contender: str, other: str, figure: str = "per_second") -> float:
         """How many times the other's figure a contender's is: the median of the rounds' own ratios."""
         pairs = zip(self.runs[contender], self.runs[other], strict=True)

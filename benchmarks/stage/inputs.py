@@ -1,0 +1,153 @@
+"""What is on the topics before a run: generated requests, taken in and routed by the project's own code."""
+
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry
+
+from deploy.replay.generator import generate
+from deploy.replay.jurisdiction import write_jurisdiction
+from deploy.replay.steps import Step
+from services.intake.handlers import Intake, publication
+from services.intake.kafka import decoder
+from services.routing.calendar import load_calendar
+from services.routing.domain import Calendar, Rules
+from services.routing.handlers import route
+from services.routing.rules import load_rules
+from shared.bus.loop import decode_mesh_event
+from shared.bus.port import Incoming, Publication, Record
+from shared.clock import SystemClock
+from shared.contract import topics
+from shared.contract.events import RequestAccepted, RequestAssigned
+from shared.contract.topics import agency_topic
+from shared.jurisdiction import Jurisdiction, load_jurisdiction
+from shared.metrics import RoutingMetrics
+from shared.store.sqlite import SqliteStore
+
+T = TypeVar("T")
+
+SEED = 7
+BATCH = 500
+REFERENCE_SECRET = "only for requests that nobody made"  # noqa: S105
+BOOK_YEARS = (2022, 2032)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """`published` is what agencies send, of every kind; `accepted` and `assigned` are as many events each, of the
+    same requests. Every one of these has an office."""
+
+    jurisdiction_dir: Path
+    published: Sequence[Step]
+    accepted: Sequence[Publication]
+    assigned: Sequence[Publication]
+    book: Path
+
+
+async def make_inputs(count: int, directory: Path) -> Inputs:
+    """`count` events of each sort, the same for ever but for their times of acceptance."""
+    # Some are refused, and some no office takes.
+    replay = generate(count + count // 4, SEED)
+    folder = directory / "jurisdiction"
+    write_jurisdiction(replay.jurisdiction, folder)
+    jurisdiction = load_jurisdiction(folder)
+    rules = load_rules(folder / "rules.yaml", jurisdiction)
+    calendar = load_calendar(folder / "calendar.yaml", jurisdiction.timezone)
+    store = SqliteStore(directory / "inputs.sqlite")
+    await store.open()
+    try:
+        accepted = [one async for one in _accept(replay.steps, jurisdiction, store)]
+        routed = [one async for one in _route(accepted, rules, calendar, store)]
+    finally:
+        await store.close()
+    kept = [pair for pair in zip(accepted, routed, strict=True) if pair[1].topic is topics.ASSIGNED][:count]
+    if len(kept) < count:
+        raise RuntimeError(f"{len(kept)} of {count} requests have an office: generate more")
+    book = directory / "book.json"
+    book.write_text(json.dumps(_book(rules, calendar, jurisdiction)))
+    return Inputs(folder, replay.steps[:count], [a for a, _ in kept], [r for _, r in kept], book)
+
+
+async def _accept(steps: Iterable[Step], jurisdiction: Jurisdiction, store: SqliteStore) -> AsyncIterator[Publication]:
+    clock = SystemClock()
+    decode = decoder(jurisdiction, clock)
+    intake = Intake(
+        claims=store.collection("claims"),
+        requests=store.collection("requests"),
+        references=store.collection("references"),
+        clock=clock,
+        reference_secret=REFERENCE_SECRET.encode(),
+    )
+    submissions = (step for step in steps if step.kind == "submitted" and not step.duplicate)
+    for batch in chunks(submissions, BATCH):
+        received = [decode(_record(agency_topic(step.agency), step.body)) for step in batch]
+        for verdict in await intake.decide(received):
+            if verdict.outcome == "accepted":
+                yield publication(verdict)
+
+
+async def _route(
+    accepted: Iterable[Publication], rules: Rules, calendar: Calendar, store: SqliteStore
+) -> AsyncIterator[Publication]:
+    decode = decode_mesh_event([topics.ACCEPTED])
+    for batch in chunks(accepted, BATCH):
+        incoming = [decode(_record(one.topic.name, one.value)) for one in batch]
+        routed = await route(
+            [Incoming(one.event, one.record) for one in incoming if isinstance(one.event, RequestAccepted)],
+            rules=rules,
+            calendar=calendar,
+            decisions=store.collection("decisions"),
+            clock=SystemClock(),
+            metrics=RoutingMetrics(CollectorRegistry()),
+        )
+        for one in routed:
+            yield one
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items by so many; the last ones may be fewer."""
+    left = iter(items)
+    while chunk := list(islice(left, size)):
+        yield chunk
+
+
+def office_and_due(value: bytes) -> tuple[str, date, str]:
+    """What an assigned event says: office, due date, and the rule that said so."""
+    data = RequestAssigned.model_validate_json(value).data
+    return data.office.id, data.due, data.rule
+
+
+def _record(topic: str, value: bytes) -> Record:
+    return Record(topic, 0, 0, 0, datetime.now(UTC), None, value)
+
+
+def _book(rules: Rules, calendar: Calendar, jurisdiction: Jurisdiction) -> Mapping[str, object]:
+    """The rules and the working days for programs that read neither YAML nor our code."""
+    first, end = (date(year, 1, 1) for year in BOOK_YEARS)
+    days = (first + timedelta(days) for days in range((end - first).days))
+    noon = time(12, tzinfo=jurisdiction.timezone)
+    working = [day for day in days if calendar.add_working_days(datetime.combine(day, noon), 0) == day]
+    return {
+        "version": rules.version,
+        "timezone": str(jurisdiction.timezone),
+        "working_days": [day.isoformat() for day in working],
+        "rules": {
+            rule.id: {
+                "id": rule.id,
+                "zones": rule.when.zones and sorted(rule.when.zones),
+                "agencies": rule.when.agencies and sorted(rule.when.agencies),
+                "languages": rule.when.languages and sorted(rule.when.languages),
+                "attributes": {name: [value for _, value in values] for name, values in rule.when.attributes},
+                "office": rule.office.model_dump(),
+                "promise_days": rule.promise_days,
+            }
+            for candidates in rules.by_service.values()
+            for rule in candidates
+        },
+        "services": {code: [rule.id for rule in candidates] for code, candidates in rules.by_service.items()},
+    }

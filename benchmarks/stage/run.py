@@ -1,0 +1,121 @@
+"""One run of one contender: filled topics, a process, its group's offsets watched, its output checked."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from benchmarks.harness.rounds import Figures
+from benchmarks.harness.usage import usage
+from benchmarks.stage.inputs import office_and_due
+from benchmarks.stage.topics import Content, Topics
+from deploy.local.process import PartFailed, Process
+
+WARM_SECONDS = 1.0
+"""How long after its first commit a contender is warm, at the latest,"""
+
+WARM_SHARE = 0.1
+"""or after this share of the input. What it was slow at until then is not counted."""
+
+WINDOW_SECONDS = 3.0
+START_SECONDS = 60.0
+POLL_SECONDS = 0.02
+SAMPLE = 120
+
+Expected = Mapping[bytes, object]
+"""By request id, what the event that assigns it has to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What runs: a command that reads topics as a member of a group, and writes to others.
+
+    `skips` are topics that it reads, too, but of which it gets nothing. `checked` raises if its work was not done; it
+    is given how many records were committed at least.
+    """
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    group: str
+    reads: Mapping[str, Content]
+    skips: Sequence[str] = ()
+    writes: Sequence[str] = ()
+    checked: Callable[[int], Awaitable[None]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a group was, when, and what each process had cost by then."""
+
+    at: float
+    committed: int
+    cpu_seconds: Mapping[str, float]
+
+
+class Wrong(RuntimeError):
+    """A contender did not do the work that was measured."""
+
+
+async def run(
+    program: Program, directory: Path, *, topics: Topics, servers: Mapping[str, int], expected: Expected
+) -> Figures:
+    """Records a second, and microseconds of CPU time for each: its own as `cpu_us`, those of `servers` by name.
+
+    Raises Wrong or PartFailed.
+    """
+    for topic, content in program.reads.items():
+        await topics.hold(topic, content)
+    await topics.place(program.group, list(program.reads), program.skips)
+    written_before = await topics.ends(program.writes) if program.writes else {}
+    process = Process(program.name, program.argv, env=program.env, log_path=directory / "log", cwd=directory)
+    process.start()
+    try:
+        begin, end = await _watch(program, process, topics, servers)
+    finally:
+        await process.stop()
+    if program.writes:
+        grown = sum((await topics.ends(program.writes)).values()) - sum(written_before.values())
+        if grown < end.committed:
+            raise Wrong(f"{program.name} committed {end.committed} records and wrote only {grown}")
+    for topic in program.writes:
+        start = {place: offset for place, offset in written_before.items() if place.topic == topic}
+        for key, value in await topics.read(topic, start, SAMPLE):
+            if key in expected and b"request.assigned" in value and office_and_due(value) != expected[key]:
+                raise Wrong(f"{program.name} assigned otherwise than the rules say: {value!r}")
+    if program.checked is not None:
+        await program.checked(end.committed)
+    return _figures(begin, end)
+
+
+async def _watch(program: Program, process: Process, topics: Topics, servers: Mapping[str, int]) -> tuple[Mark, Mark]:
+    """The marks between which it was warm and had work: taken at commits, so that no batch counts in part."""
+    total = sum(map(len, program.reads.values()))
+    pids = {"cpu_us": process.pid or 0, **servers}
+    begin, last = None, Mark(monotonic(), 0, {})
+    started = first = last.at
+    while True:
+        await asyncio.sleep(POLL_SECONDS)
+        if not process.alive:
+            raise process.failed("ended")
+        committed = await topics.committed(program.group, list(program.reads))
+        now = monotonic()
+        if committed > last.committed:
+            first = now if last.committed == 0 else first
+            last = Mark(now, committed, {name: usage(pid).cpu_seconds for name, pid in pids.items()})
+            if begin is None and (now - first >= WARM_SECONDS or committed >= WARM_SHARE * total):
+                begin = last
+        if committed >= total or (begin is not None and now - begin.at >= WINDOW_SECONDS):
+            break
+        if last.committed == 0 and now - started > START_SECONDS:
+            raise PartFailed(f"{program.name} committed nothing within {START_SECONDS:g} s: see {process.log_path}")
+    if begin is None or begin is last:
+        raise Wrong(f"{program.name} committed too seldom to be measured")
+    return begin, last
+
+
+def _figures(begin: Mark, end: Mark) -> Figures:
+    done = end.committed - begin.committed
+    costs = {name: (end.cpu_seconds[name] - spent) * 1e6 / done for name, spent in begin.cpu_seconds.items()}
+    return {"per_second": done / (end.at - begin.at), **costs}
