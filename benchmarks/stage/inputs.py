@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ from services.routing.handlers import route
 from services.routing.rules import load_rules
 from shared.bus.loop import decode_mesh_event
 from shared.bus.port import Incoming, Publication, Record
-from shared.clock import SystemClock
+from shared.clock import Clock
 from shared.contract import topics
 from shared.contract.events import RequestAccepted, RequestAssigned
 from shared.contract.topics import agency_topic
@@ -49,8 +49,8 @@ class Inputs:
     book: Path
 
 
-async def make_inputs(count: int, directory: Path) -> Inputs:
-    """`count` events of each sort, the same for ever but for their times of acceptance."""
+async def make_inputs(count: int, directory: Path, clock: Clock) -> Inputs:
+    """`count` events of each sort; the clock gives the times at which they were taken in and routed."""
     # Some are refused, and some no office takes.
     replay = generate(count + count // 4, SEED)
     folder = directory / "jurisdiction"
@@ -61,8 +61,8 @@ async def make_inputs(count: int, directory: Path) -> Inputs:
     store = SqliteStore(directory / "inputs.sqlite")
     await store.open()
     try:
-        accepted = [one async for one in _accept(replay.steps, jurisdiction, store)]
-        routed = [one async for one in _route(accepted, rules, calendar, store)]
+        accepted = [one async for one in _accept(replay.steps, jurisdiction, store, clock)]
+        routed = [one async for one in _route(accepted, rules, calendar, store, clock)]
     finally:
         await store.close()
     kept = [pair for pair in zip(accepted, routed, strict=True) if pair[1].topic is topics.ASSIGNED][:count]
@@ -73,8 +73,9 @@ async def make_inputs(count: int, directory: Path) -> Inputs:
     return Inputs(folder, replay.steps[:count], [a for a, _ in kept], [r for _, r in kept], book)
 
 
-async def _accept(steps: Iterable[Step], jurisdiction: Jurisdiction, store: SqliteStore) -> AsyncIterator[Publication]:
-    clock = SystemClock()
+async def _accept(
+    steps: Iterable[Step], jurisdiction: Jurisdiction, store: SqliteStore, clock: Clock
+) -> AsyncIterator[Publication]:
     decode = decoder(jurisdiction, clock)
     intake = Intake(
         claims=store.collection("claims"),
@@ -85,24 +86,24 @@ async def _accept(steps: Iterable[Step], jurisdiction: Jurisdiction, store: Sqli
     )
     submissions = (step for step in steps if step.kind == "submitted" and not step.duplicate)
     for batch in chunks(submissions, BATCH):
-        received = [decode(_record(agency_topic(step.agency), step.body)) for step in batch]
+        received = [decode(_record(agency_topic(step.agency), step.body, clock)) for step in batch]
         for verdict in await intake.decide(received):
             if verdict.outcome == "accepted":
                 yield publication(verdict)
 
 
 async def _route(
-    accepted: Iterable[Publication], rules: Rules, calendar: Calendar, store: SqliteStore
+    accepted: Iterable[Publication], rules: Rules, calendar: Calendar, store: SqliteStore, clock: Clock
 ) -> AsyncIterator[Publication]:
     decode = decode_mesh_event([topics.ACCEPTED])
     for batch in chunks(accepted, BATCH):
-        incoming = [decode(_record(one.topic.name, one.value)) for one in batch]
+        incoming = [decode(_record(one.topic.name, one.value, clock)) for one in batch]
         routed = await route(
             [Incoming(one.event, one.record) for one in incoming if isinstance(one.event, RequestAccepted)],
             rules=rules,
             calendar=calendar,
             decisions=store.collection("decisions"),
-            clock=SystemClock(),
+            clock=clock,
             metrics=RoutingMetrics(CollectorRegistry()),
         )
         for one in routed:
@@ -122,8 +123,8 @@ def office_and_due(value: bytes) -> tuple[str, date, str]:
     return data.office.id, data.due, data.rule
 
 
-def _record(topic: str, value: bytes) -> Record:
-    return Record(topic, 0, 0, 0, datetime.now(UTC), None, value)
+def _record(topic: str, value: bytes, clock: Clock) -> Record:
+    return Record(topic, 0, 0, 0, clock.now(), None, value)
 
 
 def _book(rules: Rules, calendar: Calendar, jurisdiction: Jurisdiction) -> Mapping[str, object]:

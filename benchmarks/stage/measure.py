@@ -12,6 +12,7 @@ from benchmarks.stage.topics import PARTITIONS, Topics
 from deploy.local.kafka import KafkaCluster
 from deploy.local.mongo import MongoServer
 from shared.bus.admin import apply_topics
+from shared.clock import SystemClock
 from shared.jurisdiction import load_jurisdiction
 
 EVENTS = 50_000
@@ -23,7 +24,7 @@ async def measure(bench: Bench) -> Outcome:
     """Each stage's rate and cost, and its rate as a multiple of each peer's."""
     stages = (bench.only,) if bench.only else STAGES
     bench.say(f"making {EVENTS:,} events of each sort")
-    inputs = await make_inputs(EVENTS, bench.directory)
+    inputs = await make_inputs(EVENTS, bench.directory, SystemClock())
     async with AsyncExitStack() as stack:
         kafka, mongo = KafkaCluster(bench.directory / "kafka"), MongoServer(bench.directory / "mongo")
         for part in (kafka, mongo):

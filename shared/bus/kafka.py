@@ -507,6 +507,11 @@ class KafkaBus:
         subscriber(subscription.on_message)
         return subscription
 
+    @property
+    def subscriptions(self) -> Sequence[_Subscription[Any]]:
+        """Each consumer as FastStream calls it, to be given batches without a broker."""
+        return tuple(self._subscriptions)
+
     async def start(self) -> None:
         """Join the group; Unavailable if no broker answers."""
         try:
