@@ -13,6 +13,7 @@ from services.notify.providers.smpp import Lost, NotBound, Session, read_receipt
 from services.notify.receipts import Receipt
 from shared.bus.recordbatch import Damaged, salvage
 from shared.clock import SystemClock
+from shared.failpoints import NONE
 
 _CLOCK = SystemClock()
 _LOOP = asyncio.new_event_loop()
@@ -60,7 +61,7 @@ def session(data: bytes) -> None:
         reader = asyncio.StreamReader(loop=_LOOP)
         reader.feed_data(data)
         reader.feed_eof()
-        read = Session(reader, _Nowhere(), 1.0, _keep, _CLOCK)  # type: ignore[arg-type] # of a writer, what is used
+        read = Session("smpp", reader, _Nowhere(), 1.0, _keep, _CLOCK, NONE)  # type: ignore[arg-type] # of a writer, what is used
         try:
             await read._take_bind(BindTransceiver(system_id="x", password="x"))
             await read._read()

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.local import pdu
+from deploy.local import faults, pdu
 from deploy.local.journal import Journal, read_journal
 from deploy.local.pdu import Command, Pdu, Status
 from deploy.local.ports import LOOPBACK
-from deploy.local.smsc import Policy, Smsc
+from deploy.local.smsc import Policy, Smsc, SmscFaults
 from services.notify.ports import Answer, Later, Refused, Sent, ShortMessage, Unknown
 from services.notify.providers.smpp import SmppProvider
 from services.notify.sms import PARTS_MAX, encode
@@ -118,6 +118,7 @@ async def accept_nothing(_receipts: Any) -> None:
 @contextlib.asynccontextmanager
 async def provider_at(port: int) -> AsyncIterator[SmppProvider]:
     provider = SmppProvider(
+        name="smpp",
         host=LOOPBACK,
         port=port,
         system_id="x",
@@ -321,7 +322,7 @@ def texts(draw: st.DrawFn) -> str:
 
 def test_what_the_phone_shows_is_what_was_written(run: Run, tmp_path: Path) -> None:
     journal = tmp_path / "smsc.jsonl"
-    smsc = Smsc(Policy("x", "x", 3600.0, ""), Journal(journal))
+    smsc = Smsc(Policy("x", "x", 3600.0, ""), Journal(journal), faults.Script(SmscFaults, None))
 
     async def try_out(text: str) -> None:
         known = len(read_journal(journal))

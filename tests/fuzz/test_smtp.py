@@ -15,9 +15,10 @@ from aiosmtpd.smtp import SMTP
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy.local import faults
 from deploy.local.journal import Journal, read_journal
 from deploy.local.ports import LOOPBACK
-from deploy.local.smtp import Sink
+from deploy.local.smtp import Sink, SmtpFaults
 from services.notify.ports import Answer, Later, Mail, Refused, Sent, Unknown
 from services.notify.providers.smtp import SmtpProvider
 from shared.clock import ManualClock
@@ -86,6 +87,7 @@ async def scripted_server() -> AsyncIterator[ScriptedServer]:
 
 def provider_at(port: int) -> SmtpProvider:
     return SmtpProvider(
+        name="smtp",
         host=LOOPBACK,
         port=port,
         mail_from="guichet@example.org",
@@ -204,7 +206,7 @@ HEADERS = [
 
 def test_a_mail_arrives_as_it_was_written_or_not_at_all(run: Run, tmp_path: Path) -> None:
     journal = tmp_path / "smtp.jsonl"
-    sink = Sink(Journal(journal))
+    sink = Sink(Journal(journal), faults.Script(SmtpFaults, None))
 
     async def try_out(mails: list[Mail]) -> None:
         known = len(read_journal(journal))
