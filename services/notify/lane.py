@@ -43,6 +43,11 @@ class Lane(Generic[M]):
         """The offer is over, used or not."""
         self._closed.set()
 
+    def withdraw(self) -> None:
+        """The provider has gone since the offer was made: it is waited for before there is another."""
+        self.take(messages=0, segments=0)
+        self.close()
+
     def answered(self) -> None:
         """The provider has answered a message."""
         self._unanswered -= 1

@@ -137,7 +137,8 @@ class Sender(Generic[M]):
         """Take due rows and mark those to be sent, durably, before anything is handed over.
 
         The others are settled and only have to be told: what can't be written, what lost its sender, what was not
-        told in time. `room`: how many messages each provider may be given.
+        told in time; or they are planned anew, once their receipt window has ended. `room`: how many messages each
+        provider may be given.
         """
         now = self._clock.now()
         left = dict(room)
@@ -226,6 +227,9 @@ class Sender(Generic[M]):
     async def _room(self) -> dict[str, int]:
         """How many messages each provider may be given, once there is one that may be given any."""
         while True:
+            for lane in self._lanes.values():
+                if lane.offered and not lane.provider.connected:
+                    lane.withdraw()
             offered = {name: lane.offered for name, lane in self._lanes.items() if lane.offered}
             room = self._pool.room(offered, self._connected(), self._clock.monotonic())
             if room:

@@ -65,6 +65,18 @@ async def test_a_mailbox_that_is_not_there_is_final(
     assert (outcome.data.reason, outcome.data.attempts) == ("smtp_550", 1)
 
 
+async def test_a_server_that_goes_away_amid_the_work_is_found_again(
+    counter: "Counter", smtp: RecordingSmtp, accepted: "MakeAccepted"
+) -> None:
+    counter.run_mail(counter.smtp(smtp.port))
+    await counter.plan(*(accepted(n, phone="", email=f"c{n}@example.org") for n in range(1, 101)))
+    await counter.publisher.until("sent", 10)
+    await smtp.kill()
+    await smtp.start()
+    await counter.publisher.until_told(100, within_seconds=40)
+    assert counter.publisher.ids("failed") == []
+
+
 async def test_mails_planned_while_the_server_was_down_are_sent_once_it_is_back(
     counter: "Counter", smtp: RecordingSmtp, accepted: "MakeAccepted"
 ) -> None:

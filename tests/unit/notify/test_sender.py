@@ -8,6 +8,7 @@ from services.notify.domain import State
 from services.notify.ledger import ANNOUNCE_LEASE, SENDING_LEASE
 from services.notify.ports import Later, Refused, Unknown
 from shared.contract.events import Language
+from tests.unit.notify.conftest import ScriptedProvider
 
 if TYPE_CHECKING:
     from tests.unit.notify.conftest import Desk, MakeEvent
@@ -194,6 +195,29 @@ async def test_the_backlog_is_what_is_not_yet_sent(desk: "Desk", accepted: "Make
     await desk.work()
     await desk.backlog().look_through()
     assert desk.gauge(desk.metrics.waiting) == desk.gauge(desk.metrics.oldest_unsent_seconds) == 0
+
+
+class ComesBackWhenWaitedFor(ScriptedProvider):
+    """Is gone right after each of the first times it was there, and back once somebody waits for it."""
+
+    window = 4
+
+    waited_for = 0
+
+    async def available(self) -> None:
+        if self.waited_for < 5:
+            asyncio.get_running_loop().call_soon(setattr, self, "connected", False)
+        self.waited_for += 1
+        self.connected = True
+
+
+async def test_a_provider_that_goes_away_while_it_has_room_is_waited_for(desk: "Desk", accepted: "MakeEvent") -> None:
+    provider = ComesBackWhenWaitedFor()
+    running = asyncio.create_task(desk.sender(provider).run())
+    await desk.plan(*(accepted(number) for number in range(10)))
+    await provider.until(10)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 class ListenedTo(asyncio.Event):
