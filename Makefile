@@ -12,7 +12,7 @@ COUNT ?= 2000
 KEEP ?=
 MINUTES ?=
 FUZZ_SECONDS ?= 60
-FUZZED := http
+FUZZED := smpp smtp http openapi parsers
 STAGE ?=
 ROUNDS ?= 3
 
