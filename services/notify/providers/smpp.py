@@ -241,6 +241,10 @@ class SmppProvider:
             log.info("bound to the SMSC", provider=self.name)
             try:
                 self._why_not_bound = await session.run()
+            except Exception as error:
+                # Without this task nobody would ever connect again.
+                log.exception("a session ended in a way of its own", provider=self.name)
+                self._why_not_bound = repr(error)
             finally:
                 self._bound.clear()
                 self._session = None
@@ -268,7 +272,7 @@ class Session:
         self._accept = accept
         self._clock = clock
         self._failpoints = failpoints
-        self.is_open = True
+        self._ended = False
         self._sequence = 0
         self._awaited: dict[int, tuple[int, asyncio.Future[tuple[int, bytes]]]] = {}
         """By sequence number: the command of the answer, and who waits for its status and body."""
@@ -298,6 +302,11 @@ class Session:
                 raise
         return session
 
+    @property
+    def is_open(self) -> bool:
+        """Whether what is submitted now is written at all."""
+        return not self._ended and not self._writer.is_closing()
+
     async def submit(self, submission: SubmitSm) -> tuple[int, str]:
         """Status and message id of the answer. TimeoutError or Lost if none is read: it may have been accepted."""
         try:
@@ -319,7 +328,7 @@ class Session:
             ended = next(iter(done)).exception()
             return str(ended) or repr(ended)
         finally:
-            self.is_open = False
+            self._ended = True
             self._write(Unbind(), self._next_sequence())
             for task in work:
                 task.cancel()
@@ -421,7 +430,8 @@ class Session:
 
     def _write(self, message: SmppMessage, sequence: int) -> None:
         message.sequence_num = sequence
-        self._writer.write(message.pdu())
+        if not self._writer.is_closing():  # at a connection that is gone uvloop raises
+            self._writer.write(message.pdu())
 
     def _next_sequence(self) -> int:
         self._sequence = self._sequence % 0x7FFF_FFFF + 1

@@ -1,9 +1,13 @@
 """Against SMSCs: ours, which writes down what it accepts, one by others, and one that behaves badly."""
 
 import asyncio
+import socket
+import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
+import uvloop
 
 from deploy.local import pdu
 from deploy.local.jsmpp import JsmppSimulator
@@ -11,7 +15,8 @@ from deploy.local.pdu import Command, Pdu, Status
 from deploy.local.ports import free_port
 from deploy.local.smsc import RecordingSmsc
 from services.notify.ports import Later, Sent, ShortMessage, Unknown
-from services.notify.providers.smpp import read_receipt
+from services.notify.providers.smpp import SmppProvider, read_receipt
+from services.notify.receipts import Receipt
 from services.notify.sms import encode
 from shared.clock import SystemClock
 from shared.contract.events import Language
@@ -102,7 +107,7 @@ async def test_a_simulator_that_throttles_gets_every_message_once(
 
 
 class RudeSmsc:
-    """Binds, then answers each submit_sm as it is told: with a status, with silence, or by hanging up."""
+    """Binds, then answers each submit_sm as it is told: with a status, with silence, by hanging up or by a reset."""
 
     def __init__(self, *manners: int | str) -> None:
         self.port = free_port()
@@ -126,6 +131,10 @@ class RudeSmsc:
                     self.submitted += 1
                     manner = self._manners.pop(0) if self._manners else 0
                     if manner == "hang up":
+                        return
+                    if manner == "reset":
+                        linger = struct.pack("ii", 1, 0)
+                        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                         return
                     if manner == "silence":
                         continue
@@ -183,6 +192,36 @@ async def test_a_connection_on_which_nothing_comes_any_more_is_given_up_at_the_f
                 await provider.available()
         await provider.stop()
         await proxy.cut()
+
+
+def test_a_connection_that_is_reset_comes_back_on_the_event_loop_of_the_services() -> None:
+    """uvloop raises at a write to a connection that is gone, where asyncio's own loop says nothing."""
+
+    async def accept(_receipts: Sequence[Receipt]) -> None:
+        raise AssertionError("nobody sent a receipt")
+
+    async def send_twice() -> None:
+        async with RudeSmsc("reset") as smsc:
+            provider = SmppProvider(
+                name="smpp",
+                host="127.0.0.1",
+                port=smsc.port,
+                system_id="x",
+                password="x",
+                sender="GUICHET",
+                window=1,
+                accept=accept,
+                clock=SystemClock(),
+            )
+            await provider.start()
+            await provider.available()
+            async with asyncio.timeout(5):
+                assert await provider.send(MESSAGE) == Unknown("connection_lost")
+                await provider.available()
+                assert isinstance(await provider.send(MESSAGE), Sent)
+            await provider.stop()
+
+    uvloop.run(send_twice())
 
 
 async def test_a_connection_that_drops_leaves_unknowns_that_are_not_sent_again(
