@@ -9,12 +9,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from benchmarks import http
 from benchmarks.harness.machine import machine
 from benchmarks.harness.report import Bench, Benchmark, show, write
 from benchmarks.stage.measure import STAGES
 from benchmarks.stage.measure import measure as measure_stages
 
-BENCHMARKS: Mapping[str, Benchmark] = {"stage": Benchmark(measure_stages, parts=STAGES)}
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "stage": Benchmark(measure_stages, parts=STAGES),
+    "http": Benchmark(http.measure),
+}
 """Each by its name, which is its place in the report."""
 
 screen = Console()
