@@ -128,9 +128,7 @@ def short_programme(seed: int, speed: float) -> Programme:
     The others of these are rows of tests/faults, each by itself.
     """
     providers = [replace(fault, seconds=min(fault.seconds, BRIEF_SECONDS)) for fault in each_once(seed, PROVIDER_KINDS)]
-    return Programme(
-        seed, [Phase([*sweep().values(), providers], waits=False), Phase([each_once(seed, FEW_KINDS)])], speed
-    )
+    return Programme(seed, [Phase([*sweep(), providers], waits=False), Phase([each_once(seed, FEW_KINDS)])], speed)
 
 
 async def run_campaign(programme: Programme, directory: Path, topics: ApplyTopics, *, tell: Tell) -> Campaign:

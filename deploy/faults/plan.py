@@ -103,15 +103,16 @@ def plan(seed: int, lane: Lane) -> Iterator[Fault]:
             yield _drawn(kind, rng)
 
 
-def sweep() -> dict[str, list[Fault]]:
-    """Each service killed at each of its failpoints, once, in their order."""
-    return {
-        service: [
-            Fault(Kind.KILLED_AT_FAILPOINT, service, failpoints=f"{point}:{Action.KILL}")
-            for point in FAILPOINTS[service]
+def sweep() -> list[list[Fault]]:
+    """Each service killed at each of its failpoints, once; its replicas take turns, each in a lane of its own."""
+    return [
+        [
+            Fault(Kind.KILLED_AT_FAILPOINT, numbered(service, replica), failpoints=f"{point}:{Action.KILL}")
+            for point in FAILPOINTS[service][replica::replicas]
         ]
-        for service in FAILPOINTS
-    }
+        for service, replicas in REPLICAS.items()
+        for replica in range(replicas)
+    ]
 
 
 def each_once(seed: int, kinds: Sequence[Kind]) -> list[Fault]:
