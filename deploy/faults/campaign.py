@@ -158,6 +158,7 @@ async def run_campaign(programme: Programme, directory: Path, topics: ApplyTopic
         agencies = Agencies(mesh, read_keys(folder), seed=programme.seed, speed=programme.speed)
         async with _beside(monitor.run()), _beside(scene.look_after()):
             publishing = asyncio.create_task(agencies.publish())
+            await monitor.in_view()
             for phase in programme.phases:
                 async with asyncio.TaskGroup() as group:
                     for lane in phase.lanes:

@@ -57,6 +57,11 @@ class Monitor:
             except (Unavailable, TimeoutError):
                 await asyncio.sleep(EVERY_SECONDS)
 
+    async def in_view(self) -> None:
+        """Return once it has looked for long enough to see what is late."""
+        while not self._recent or self._recent[-1].at - self._recent[0].at <= PROMPT_SECONDS:
+            await self._next()
+
     async def finished(self, *, within_seconds: float) -> bool:
         """Wait until every group has committed up to where the topics end now; whether that came in time."""
         deadline = monotonic() + within_seconds
