@@ -69,6 +69,8 @@ lock: $(VENV)/.dev ## Resolve the dependencies anew (needs uv)
 	uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header pyproject.toml --extra dev -o requirements/dev.txt
 	uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header pyproject.toml --extra local -c requirements/dev.txt -o requirements/local.txt
 	uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header pyproject.toml -c requirements/dev.txt -o requirements/run.txt
+	for peer in benchmarks/peers/*/requirements.in; do \
+		uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header $$peer -o $${peer%.in}.txt; done
 
 clean: ## Remove what the commands made
 	rm -rf $(VENV) .cache .guichet .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -84,13 +84,21 @@ class Field:
         return peers
 
     def _peer(self, name: str, argv: Sequence[str], *flags: str) -> Contender:
-        group = f"peer-{name}"
-        task = ["--bootstrap", self._bootstrap, "--source", mesh.ACCEPTED.name, "--target", PEERS_TOPIC]
-        task += ["--group", group, "--book", str(self._inputs.book)]
-        program = Program(name, [*argv, *task, *flags], project_env(), group, self._accepted, writes=(PEERS_TOPIC,))
-
         async def once() -> Figures:
-            return await self._run(program, self._directory / f"run-{next(self._numbers)}-{name}", self._servers)
+            directory = self._directory / f"run-{next(self._numbers)}-{name}"
+            task = ["--bootstrap", self._bootstrap, "--source", mesh.ACCEPTED.name, "--target", PEERS_TOPIC]
+            # A group of its own each time: one that was not left in good order still has its member.
+            task += ["--group", directory.name, "--book", str(self._inputs.book)]
+            program = Program(
+                name,
+                [*argv, *task, *flags],
+                project_env(),
+                directory.name,
+                self._accepted,
+                writes=[PEERS_TOPIC],
+                assigns=not flags,
+            )
+            return await self._run(program, directory, self._servers)
 
         return once
 
@@ -103,7 +111,7 @@ class Field:
             case "intake":
                 return start(self._published, writes=[mesh.ACCEPTED.name, mesh.UPDATED.name, mesh.REJECTED.name])
             case "routing":
-                return start(self._accepted, writes=[mesh.ASSIGNED.name])
+                return start(self._accepted, writes=[mesh.ASSIGNED.name], assigns=True)
             case "notify":
                 return start(self._followed, skips=[mesh.UPDATED.name], checked=partial(_kept, name, env))
         others = [topic.name for topic in mesh.MESH_TOPICS if topic.name not in self._followed]

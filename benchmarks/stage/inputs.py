@@ -51,8 +51,8 @@ class Inputs:
 
 async def make_inputs(count: int, directory: Path, clock: Clock) -> Inputs:
     """`count` events of each sort; the clock gives the times at which they were taken in and routed."""
-    # Some are refused, and some no office takes.
-    replay = generate(count + count // 4, SEED)
+    # One in fifty is refused, or no office takes it.
+    replay = generate(count + count // 20 + 20, SEED)
     folder = directory / "jurisdiction"
     write_jurisdiction(replay.jurisdiction, folder)
     jurisdiction = load_jurisdiction(folder)

@@ -34,18 +34,21 @@ class Topics:
     async def hold(self, topic: str, content: Content) -> None:
         """Make the topic hold just this. One that has as many records is taken to hold it already."""
         standing = topic in await self._admin.list_topics()
-        if standing and sum((await self.ends([topic])).values()) == len(content):
+        records = sum((await self.ends([topic])).values()) if standing else 0
+        if standing and records == len(content):
             return
-        if standing:
+        if records:
             await self._admin.delete_topics([topic])
             await self._until_listed(topic, listed=False)
-        await self._admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
-        await self._until_listed(topic, listed=True)
+            standing = False
+        if not standing:
+            await self._admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
+            await self._until_listed(topic, listed=True)
         await self._fill(topic, content)
 
     async def ends(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
         """Where each partition ends."""
-        return dict(await self._reader.end_offsets(_partitions(topics)))
+        return dict(await self._reader.end_offsets(_partitions(topics))) if topics else {}
 
     async def place(self, group: str, to_read: Sequence[str], to_skip: Sequence[str]) -> None:
         """Let a group without members stand at the beginning of some topics and at the end of others."""
@@ -64,20 +67,17 @@ class Topics:
         )
         return sum(max(0, entry.offset) for entry in stood.values())  # type: ignore[attr-defined]  # aiokafka is untyped
 
-    async def read(self, topic: str, start: Mapping[TopicPartition, int], count: int) -> list[tuple[bytes, bytes]]:
-        """Up to `count` records that came to a topic since it ended there: of each partition the first ones."""
-        ends = await self.ends([topic])
-        some = count // PARTITIONS
+    async def read(self, since: Mapping[TopicPartition, int], count: int) -> list[tuple[bytes, bytes]]:
+        """Keys and values that came to partitions after these offsets: about `count`, of each the first ones."""
+        ends = await self._reader.end_offsets(list(since))
         found: list[tuple[bytes, bytes]] = []
         async with AIOKafkaConsumer(bootstrap_servers=self._bootstrap) as consumer:
-            for partition, begin in start.items():
-                wanted = min(some, ends[partition] - begin)
+            for partition, begin in since.items():
                 consumer.assign([partition])
                 consumer.seek(partition, begin)
-                while wanted > 0:
+                for _ in range(min(count // len(since), ends[partition] - begin)):
                     record = await consumer.getone()
                     found.append((record.key, record.value))
-                    wanted -= 1
         return found
 
     async def _fill(self, topic: str, content: Content) -> None:
