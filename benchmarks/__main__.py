@@ -12,8 +12,10 @@ from rich.console import Console
 from benchmarks import http
 from benchmarks.harness.machine import machine
 from benchmarks.harness.report import Bench, Benchmark, show, write
+from benchmarks.harness.rounds import Wrong
 from benchmarks.stage.measure import STAGES
 from benchmarks.stage.measure import measure as measure_stages
+from deploy.local.process import PartFailed
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     "stage": Benchmark(measure_stages, parts=STAGES),
@@ -34,7 +36,10 @@ def main(
     if not wanted:
         names = (word for name, one in BENCHMARKS.items() for word in (name, *one.parts))
         raise typer.BadParameter(f"{stage!r} is none of {', '.join(names)}", param_hint="--stage")
-    asyncio.run(_measure(wanted, stage, report, rounds))
+    try:
+        asyncio.run(_measure(wanted, stage, report, rounds))
+    except (PartFailed, Wrong) as error:
+        raise SystemExit(str(error)) from None
 
 
 async def _measure(wanted: Mapping[str, Benchmark], stage: str | None, path: Path, rounds: int) -> None:

@@ -9,7 +9,7 @@ returns its figures), then build from the `Rounds` that come back:
   `Rounds.ratio` compares round by round.
 - `tables`, for people.
 
-What is measured checks itself: a contender raises when its work was not done, and no figure comes of it.
+What is measured is checked: a contender raises `Wrong` when its work was not done, and no figure comes of it.
 Figures are named with their unit last (`p99_ms`, `cpu_us`, `rss_mb`), rates `…per_second`. Nothing asserts a time: a
 machine may be slow.
 """

@@ -9,9 +9,13 @@ Figures = Mapping[str, float]
 """What one run of one contender gave, by name with the unit last."""
 
 Contender = Callable[[], Awaitable[Figures]]
-"""Runs once, from nothing, and returns its figures; raises if the work it measures was not done."""
+"""Runs once, from nothing, and returns its figures; raises Wrong if the work it measures was not done."""
 
 Say = Callable[[str], None]
+
+
+class Wrong(RuntimeError):
+    """A contender did not do the work that was measured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from benchmarks.harness.rounds import Contender, Figures
+from benchmarks.harness.rounds import Contender, Figures, Wrong
 from benchmarks.peers.environments import python_peer, streams_peer
 from benchmarks.stage.inputs import REFERENCE_SECRET, Inputs, office_and_due
-from benchmarks.stage.run import Program, Wrong, run
+from benchmarks.stage.run import Program, run
 from benchmarks.stage.topics import Content, Topics
 from deploy.local.kafka import KafkaCluster
 from deploy.local.mesh import service_argv

@@ -8,7 +8,7 @@ from time import monotonic
 
 from aiokafka import TopicPartition
 
-from benchmarks.harness.rounds import Figures
+from benchmarks.harness.rounds import Figures, Wrong
 from benchmarks.harness.usage import usage
 from benchmarks.stage.inputs import office_and_due
 from benchmarks.stage.topics import Content, Topics
@@ -57,10 +57,6 @@ class Mark:
     at: float
     committed: int
     cpu_seconds: Mapping[str, float]
-
-
-class Wrong(RuntimeError):
-    """A contender did not do the work that was measured."""
 
 
 async def run(
