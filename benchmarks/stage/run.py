@@ -14,12 +14,6 @@ from benchmarks.stage.inputs import office_and_due
 from benchmarks.stage.topics import Content, Topics
 from deploy.local.process import Process
 
-WARM_SECONDS = 1.0
-"""How long after its first commit a contender is warm, at the latest,"""
-
-WARM_SHARE = 0.1
-"""or after this share of the input. What it was slow at until then is not counted."""
-
 WINDOW_SECONDS = 3.0
 PATIENCE_SECONDS = 60.0
 """How long nothing may be committed before a contender is given up."""
@@ -36,7 +30,9 @@ class Program:
     """What runs: a command that reads topics as a member of a group, and writes to others.
 
     `skips` are topics that it reads, too, but of which it gets nothing. `assigns`: what it writes names offices.
-    `checked` raises if its work was not done; it is given how many records were committed at least.
+    `checked` raises if its work was not done; it is given how many records were committed at least. It is warm so long
+    after its first commit, or after that share of the input, whichever is sooner: what it was slow at until then is not
+    counted.
     """
 
     name: str
@@ -48,6 +44,8 @@ class Program:
     writes: Sequence[str] = ()
     assigns: bool = False
     checked: Callable[[int], Awaitable[None]] | None = None
+    warm_seconds: float = 1.0
+    warm_share: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,7 @@ async def _watch(program: Program, process: Process, topics: Topics, servers: Ma
             last = Mark(now, committed, {name: usage(pid).cpu_seconds for name, pid in pids.items()})
             if begin is not None and (committed >= total or now - begin.at >= WINDOW_SECONDS):
                 return begin, last
-            if begin is None and (now - first >= WARM_SECONDS or committed >= WARM_SHARE * total):
+            if begin is None and (now - first >= program.warm_seconds or committed >= program.warm_share * total):
                 begin = last
         elif now - last.at > PATIENCE_SECONDS or committed >= total:
             raise process.failed(f"was at {committed} of {total} records and could not be measured")
