@@ -23,7 +23,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 }
 """Each by its name, which is its place in the report."""
 
-screen = Console()
+screen = Console(log_path=False, width=150)
 
 
 def main(
