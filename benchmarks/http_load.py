@@ -2,7 +2,8 @@
 
 Without a rate each connection makes its next call once the one before was answered. With one, calls have their times
 beforehand, and a latency counts from the time at which a call was meant to be made, whether or not a connection was
-free for it: a slow server is not asked less. Prints what came of it as JSON.
+free for it: a slow server is not asked less. A connection that the server closed is opened anew, and a call that it
+had not answered is made again. Prints what came of it as JSON.
 """
 
 import argparse
@@ -62,17 +63,18 @@ class _Connection(asyncio.Protocol):
         self._load = load
         self._parser = HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
+        self._content = b""
         self._due = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        self._load.lost()
+        self._load.lost(self, self._content, self._due)
 
     def call(self, content: bytes, due: float) -> None:
         """Make a call that was due at this time."""
-        self._due = due
+        self._content, self._due = content, due
         cast(asyncio.Transport, self._transport).write(content)
 
     def data_received(self, data: bytes) -> None:
@@ -89,34 +91,36 @@ class _Load:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._calls = _calls(plan)
-        self._free: deque[_Connection] = deque()
+        self._free: list[_Connection] = []
         self._due: deque[float] = deque()
+        self._unanswered: deque[tuple[bytes, float]] = deque()
+        self._opening: set[asyncio.Task[None]] = set()
         self._started = self._counts_from = self._ends = 0.0
         self._cpu_from = 0.0
         self._seconds: list[float] = []
         self._taken = 0
         self._refused: Counter[int] = Counter()
         self._open = 0
+        self._pacing = False
         self._finished = asyncio.Event()
 
     async def run(self) -> Calls:
-        """All of it; ConnectionError if the server closes a connection."""
-        loop = asyncio.get_running_loop()
+        """All of it; ConnectionError if no call was taken, TimeoutError if some are never answered."""
         plan = self._plan
-        connections = [
-            (await loop.create_connection(lambda: _Connection(self), plan.host, plan.port))[1]
-            for _ in range(plan.connections)
-        ]
+        for _ in range(plan.connections):
+            await self._connect()
         self._started = time.perf_counter()
         self._counts_from = self._started + plan.warm_seconds
         self._ends = self._counts_from + plan.seconds
+        loop = asyncio.get_running_loop()
         loop.call_later(plan.warm_seconds, self._note_cpu)
-        self._free.extend(connections)
+        loop.call_later(plan.warm_seconds + plan.seconds + PACE_SECONDS, self._finish)
         if plan.rate is None:
-            self._due.extend([self._started] * len(connections))
+            self._due.extend([self._started] * plan.connections)
             self._make()
         else:
             await self._pace(plan.rate)
+            self._finish()
         async with asyncio.timeout(plan.warm_seconds + plan.seconds + ANSWER_SECONDS):
             await self._finished.wait()
         cpu_seconds = time.process_time() - self._cpu_from
@@ -136,7 +140,7 @@ class _Load:
 
     async def _pace(self, rate: float) -> None:
         """Make each call due at its time."""
-        due = self._started
+        due, self._pacing = self._started, True
         while due < self._ends:
             now = time.perf_counter()
             while due <= min(now, self._ends):
@@ -144,6 +148,7 @@ class _Load:
                 due += 1 / rate
             self._make()
             await asyncio.sleep(PACE_SECONDS)
+        self._pacing = False
 
     def answered(self, connection: _Connection, due: float, status: int) -> None:
         """A call was answered; its connection makes the next one."""
@@ -161,18 +166,40 @@ class _Load:
         if self._plan.rate is None and now < self._ends:
             self._due.append(now)
         self._make()
-        if now >= self._ends and not self._open and not self._due:
-            self._finished.set()
+        self._finish()
 
-    def lost(self) -> None:
-        """A server keeps connections open, or the run counts for nothing."""
-        if not self._finished.is_set():
-            raise ConnectionError("the server closed a connection")
+    def lost(self, connection: _Connection, content: bytes, due: float) -> None:
+        """The server closed a connection, as it does with one that is idle for seconds."""
+        if self._finished.is_set():
+            return
+        if connection in self._free:
+            self._free.remove(connection)
+        else:
+            self._open -= 1
+            self._unanswered.append((content, due))
+        opening = asyncio.create_task(self._connect())
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+
+    async def _connect(self) -> None:
+        plan = self._plan
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: _Connection(self), plan.host, plan.port
+        )
+        self._free.append(connection)
+        self._make()
 
     def _make(self) -> None:
-        while self._due and self._free:
+        """Make what calls can be made; the connection that was used last goes first, and others may end idle."""
+        while self._free and (self._unanswered or self._due):
+            content, due = self._unanswered.popleft() if self._unanswered else (next(self._calls), self._due.popleft())
             self._open += 1
-            self._free.popleft().call(next(self._calls), self._due.popleft())
+            self._free.pop().call(content, due)
+
+    def _finish(self) -> None:
+        over = time.perf_counter() >= self._ends and not self._pacing
+        if over and not (self._open or self._due or self._unanswered):
+            self._finished.set()
 
     def _note_cpu(self) -> None:
         self._cpu_from = time.process_time()

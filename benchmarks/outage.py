@@ -89,8 +89,7 @@ def main(
 async def _measure(part: Part, seconds: float, rate: float, directory: Path) -> Outcome:
     folder = directory / "jurisdiction"
     write_jurisdiction(DJIBOUTI, folder)
-    env = {"SMS_PER_SECOND": "1000", "MAILS_PER_SECOND": "1000"}
-    mesh = LocalMesh(directory, folder, apply_topics=topics_of(folder), providers=PROVIDERS, mongodb=False, env=env)
+    mesh = LocalMesh(directory, folder, apply_topics=topics_of(folder), providers=PROVIDERS, mongodb=False)
     async with mesh:
         sources = local_sources(directory)
         if sources is None or mesh.kafka is None or len(mesh.smscs) + len(mesh.sinks) != 2 * PROVIDERS:
