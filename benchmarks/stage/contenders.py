@@ -1,5 +1,6 @@
 """Who runs: the mesh's services on either store, and the peers."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count
@@ -56,12 +57,12 @@ class Field:
             )
         self._numbers = count(1)
 
-    def stage(self, name: str, store: str) -> Contender:
-        """A service as it always runs, on a store that is empty. Notify finds no provider, and only plans."""
+    def stage(self, name: str, store: str, *, stored: Path | None = None) -> Contender:
+        """A service as it always runs, on a store that is empty, or on a copy of a SQLite file. Notify finds no
+        provider, and only plans."""
 
         async def once() -> Figures:
-            directory = self._directory / f"run-{next(self._numbers)}-{name}"
-            env = self._service_env(directory)
+            directory, env = self.place(name, stored)
             servers = self._servers
             if store == "mongodb":
                 env |= {"MONGODB_URL": self._mongodb_url, "MONGODB_DATABASE": directory.name}
@@ -69,6 +70,14 @@ class Field:
             return await self._run(self._service(name, env), directory, servers)
 
         return once
+
+    def place(self, name: str, stored: Path | None = None) -> tuple[Path, dict[str, str]]:
+        """A new folder for a service, with a copy of this file as its store, and the environment to run it in."""
+        directory = self._directory / f"run-{next(self._numbers)}-{name}"
+        if stored is not None:
+            directory.mkdir()
+            shutil.copyfile(stored, directory / f"{name}.sqlite")
+        return directory, self._service_env(directory)
 
     async def peers(self) -> dict[str, Contender]:
         """Every peer, by name."""

@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 SEED = 7
 BATCH = 500
+STORE_FILE = "inputs.sqlite"
+"""What intake and routing wrote of the inputs, in the benchmark's folder."""
+
 REFERENCE_SECRET = "only for requests that nobody made"  # noqa: S105
 BOOK_YEARS = (2022, 2032)
 
@@ -58,7 +61,7 @@ async def make_inputs(count: int, directory: Path, clock: Clock) -> Inputs:
     jurisdiction = load_jurisdiction(folder)
     rules = load_rules(folder / "rules.yaml", jurisdiction)
     calendar = load_calendar(folder / "calendar.yaml", jurisdiction.timezone)
-    store = SqliteStore(directory / "inputs.sqlite")
+    store = SqliteStore(directory / STORE_FILE)
     await store.open()
     try:
         accepted = [one async for one in _accept(replay.steps, jurisdiction, store, clock)]

@@ -1,0 +1,196 @@
+"""What a full store costs: each stage on a store that holds nothing, and on ones that hold up to a million requests.
+
+The rows are those that the services write, of the benchmark's own requests; they are cloned under new keys until there
+are enough, and inserted by the store's own insert.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median
+from time import monotonic
+from typing import Final
+from uuid import UUID, uuid5
+
+import aiohttp
+from prometheus_client import CollectorRegistry
+
+from benchmarks.harness.report import Bench, Outcome, Table
+from benchmarks.harness.rounds import Rounds, interleaved
+from benchmarks.stage.contenders import Field
+from benchmarks.stage.inputs import STORE_FILE, Inputs, chunks, make_inputs
+from benchmarks.stage.topics import PARTITIONS, Topics
+from deploy.local.kafka import KafkaCluster
+from deploy.local.mesh import service_argv
+from deploy.local.mongo import MongoServer
+from deploy.local.ports import LOOPBACK
+from deploy.local.process import Process
+from services.notify.handlers import plan
+from services.notify.ledger import Ledger
+from services.notify.rendering import load_templates
+from shared.bus.admin import apply_topics
+from shared.bus.loop import decode_mesh_event
+from shared.bus.port import Incoming, Record
+from shared.clock import SystemClock
+from shared.contract import topics as mesh
+from shared.contract.events import Channel
+from shared.jurisdiction import load_jurisdiction
+from shared.metrics import NotifyMetrics
+from shared.store.port import Document, Row
+from shared.store.sqlite import SqliteStore
+
+EVENTS: Final = 30_000
+SIZES: Final = (0, 10_000, 100_000, 1_000_000)
+INSERTED_AT_ONCE: Final = 5_000
+START_SECONDS: Final = 60.0
+
+SMS, EMAIL, UNREACHABLE = "notifications_sms", "notifications_email", "notifications_unreachable"
+COLLECTIONS: Final[Mapping[str, Sequence[str]]] = {
+    "intake": ("claims", "requests", "references"),
+    "routing": ("decisions",),
+    "notify": (SMS, EMAIL, UNREACHABLE),
+}
+
+
+async def measure(bench: Bench) -> Outcome:
+    """Rates of each stage by how many requests its store holds, and how long a service takes to be ready then."""
+    stages = tuple(COLLECTIONS)
+    clock = SystemClock()
+    inputs = await make_inputs(EVENTS, bench.directory, clock)
+    await _plan(inputs, bench.directory / STORE_FILE)
+    stored: dict[tuple[str, int], Path] = {}
+    for stage in stages:
+        for size in SIZES[1:]:
+            bench.say(f"{stage}: storing {size:,} requests")
+            stored[stage, size] = bench.directory / f"{stage}-{size}.sqlite"
+            await _store(bench.directory / STORE_FILE, stored[stage, size], stage, size)
+    async with AsyncExitStack() as stack:
+        kafka = KafkaCluster(bench.directory / "kafka")
+        stack.push_async_callback(kafka.stop)
+        await kafka.start()
+        agencies = list(load_jurisdiction(inputs.jurisdiction_dir).agencies)
+        await apply_topics(kafka.bootstrap, agencies, partitions=PARTITIONS, replication=1)
+        topics = Topics(kafka.bootstrap)
+        stack.push_async_callback(topics.stop)
+        await topics.start()
+        field = Field(bench.directory, inputs, topics, kafka, MongoServer(bench.directory / "mongo"))
+        contenders = {
+            _contender(stage, size): field.stage(stage, "sqlite", stored=stored.get((stage, size)))
+            for stage in stages
+            for size in SIZES
+        }
+        rounds = await interleaved(contenders, bench.rounds, say=bench.say)
+        starts = {
+            (stage, size): median([await _start_seconds(field, stage, stored.get((stage, size))) for _ in range(3)])
+            for stage in stages
+            if stage != "notify"  # which is ready only where its providers are
+            for size in (SIZES[0], SIZES[-1])
+        }
+    return _outcome(rounds, stages, starts)
+
+
+async def _plan(inputs: Inputs, file: Path) -> None:
+    """Write down whom to tell what of the inputs, as notify does, beside what intake and routing wrote there."""
+    store, clock = SqliteStore(file), SystemClock()
+    await store.open()
+    try:
+        planning = partial(
+            plan,
+            jurisdiction=load_jurisdiction(inputs.jurisdiction_dir),
+            templates=load_templates(),
+            ledgers={
+                Channel.SMS: Ledger(store.collection(SMS)),
+                Channel.EMAIL: Ledger(store.collection(EMAIL)),
+                None: Ledger(store.collection(UNREACHABLE)),
+            },
+            clock=clock,
+            metrics=NotifyMetrics(CollectorRegistry()),
+        )
+        decode = decode_mesh_event([mesh.ACCEPTED, mesh.ASSIGNED])
+        for batch in chunks([*inputs.accepted, *inputs.assigned], INSERTED_AT_ONCE):
+            records = [Record(one.topic.name, 0, 0, 0, datetime.now(UTC), None, one.value) for one in batch]
+            await planning([Incoming(read.event, read.record) for read in map(decode, records)])
+    finally:
+        await store.close()
+
+
+async def _store(source: Path, target: Path, stage: str, requests: int) -> None:
+    """Fill a store with what `requests` requests leave there, all of it settled: nothing is due."""
+    original, grown = SqliteStore(source), SqliteStore(target)
+    await original.open()
+    await grown.open()
+    try:
+        for name in COLLECTIONS[stage]:
+            rows = [row async for row in original.collection(name).scan()]
+            # Of each request intake and routing keep one row of a kind, notify as many as there are messages.
+            wanted = round(requests * len(rows) / EVENTS) if stage == "notify" else requests
+            for batch in chunks(islice(_clones(rows), wanted), INSERTED_AT_ONCE):
+                await grown.collection(name).insert_new(dict(batch))
+    finally:
+        await original.close()
+        await grown.close()
+
+
+def _clones(rows: Sequence[Row]) -> Iterator[tuple[str, Document]]:
+    """The same documents under keys that are none of theirs, and lie as they do: ids anywhere, names in a row."""
+    for number, row in enumerate(cycle(rows)):
+        key = f"{row.key}~{number}"
+        with suppress(ValueError):
+            key = str(uuid5(UUID(row.key), str(number)))
+        yield key, Document(row.body)
+
+
+async def _start_seconds(field: Field, stage: str, stored: Path | None) -> float:
+    """From the start of a service's process until it is ready."""
+    folder, env = field.place(stage, stored)
+    process = Process(stage, service_argv(stage), env=env, log_path=folder / "log")
+    started = monotonic()
+    process.start()
+    try:
+        await process.answers(partial(_answers, env["HTTP_PORT"]), within_seconds=START_SECONDS)
+        return monotonic() - started
+    finally:
+        await process.stop()
+
+
+async def _answers(port: str) -> bool:
+    try:
+        async with aiohttp.request("GET", f"http://{LOOPBACK}:{port}/ready") as answer:
+            return answer.status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+def _contender(stage: str, size: int) -> str:
+    return f"{stage} at {size:,}"
+
+
+def _outcome(rounds: Rounds, stages: Sequence[str], starts: Mapping[tuple[str, int], float]) -> Outcome:
+    ratios = {
+        stage: {size: rounds.ratio(_contender(stage, size), _contender(stage, 0)) for size in SIZES} for stage in stages
+    }
+    figures = {
+        stage: {
+            "ratio": {str(size): ratio for size, ratio in ratios[stage].items()},
+            "per_second": {str(size): rounds.median(_contender(stage, size), "per_second") for size in SIZES},
+            "cpu_us": {str(size): rounds.median(_contender(stage, size), "cpu_us") for size in SIZES},
+            "start_seconds": {str(size): seconds for (named, size), seconds in starts.items() if named == stage},
+        }
+        for stage in stages
+    }
+    rates = [[stage, *(f"{ratios[stage][size]:.2f} ×" for size in SIZES)] for stage in stages]
+    ready = [[_contender(stage, size), f"{seconds:.1f}"] for (stage, size), seconds in starts.items()]
+    return Outcome(
+        figures,
+        [
+            Table(
+                "Events a second by requests stored, as a multiple of an empty store's",
+                ["", *map("{:,}".format, SIZES)],
+                rates,
+            ),
+            Table("Seconds until ready", ["", "s"], ready),
+        ],
+    )
