@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import end_to_end, growth, http
+from benchmarks import end_to_end, growth, http, sender
 from benchmarks.harness.machine import machine
 from benchmarks.harness.report import Bench, Benchmark, show, write
 from benchmarks.harness.rounds import Wrong
@@ -21,6 +21,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "stage": Benchmark(measure_stages, parts=STAGES),
     "http": Benchmark(http.measure),
     "end_to_end": Benchmark(end_to_end.measure),
+    "sender": Benchmark(sender.measure),
     "growth": Benchmark(growth.measure),
 }
 """Each by its name, which is its place in the report."""

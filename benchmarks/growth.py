@@ -6,7 +6,6 @@ are enough, and inserted by the store's own insert.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from datetime import UTC, datetime
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -16,29 +15,21 @@ from typing import Final
 from uuid import UUID, uuid5
 
 import aiohttp
-from prometheus_client import CollectorRegistry
 
 from benchmarks.harness.report import Bench, Outcome, Table
 from benchmarks.harness.rounds import Rounds, interleaved
+from benchmarks.ledger import EMAIL, SMS, UNREACHABLE, write_ledger
 from benchmarks.stage.contenders import Field
-from benchmarks.stage.inputs import STORE_FILE, Inputs, chunks, make_inputs
+from benchmarks.stage.inputs import STORE_FILE, chunks, make_inputs
 from benchmarks.stage.topics import PARTITIONS, Topics
 from deploy.local.kafka import KafkaCluster
 from deploy.local.mesh import service_argv
 from deploy.local.mongo import MongoServer
 from deploy.local.ports import LOOPBACK
 from deploy.local.process import Process
-from services.notify.handlers import plan
-from services.notify.ledger import Ledger
-from services.notify.rendering import load_templates
 from shared.bus.admin import apply_topics
-from shared.bus.loop import decode_mesh_event
-from shared.bus.port import Incoming, Record
 from shared.clock import SystemClock
-from shared.contract import topics as mesh
-from shared.contract.events import Channel
 from shared.jurisdiction import load_jurisdiction
-from shared.metrics import NotifyMetrics
 from shared.store.port import Document, Row
 from shared.store.sqlite import SqliteStore
 
@@ -47,7 +38,6 @@ SIZES: Final = (0, 10_000, 100_000, 1_000_000)
 INSERTED_AT_ONCE: Final = 5_000
 START_SECONDS: Final = 60.0
 
-SMS, EMAIL, UNREACHABLE = "notifications_sms", "notifications_email", "notifications_unreachable"
 COLLECTIONS: Final[Mapping[str, Sequence[str]]] = {
     "intake": ("claims", "requests", "references"),
     "routing": ("decisions",),
@@ -60,7 +50,7 @@ async def measure(bench: Bench) -> Outcome:
     stages = tuple(COLLECTIONS)
     clock = SystemClock()
     inputs = await make_inputs(EVENTS, bench.directory, clock)
-    await _plan(inputs, bench.directory / STORE_FILE)
+    await write_ledger([*inputs.accepted, *inputs.assigned], inputs.jurisdiction_dir, bench.directory / STORE_FILE)
     stored: dict[tuple[str, int], Path] = {}
     for stage in stages:
         for size in SIZES[1:]:
@@ -90,31 +80,6 @@ async def measure(bench: Bench) -> Outcome:
             for size in (SIZES[0], SIZES[-1])
         }
     return _outcome(rounds, stages, starts)
-
-
-async def _plan(inputs: Inputs, file: Path) -> None:
-    """Write down whom to tell what of the inputs, as notify does, beside what intake and routing wrote there."""
-    store, clock = SqliteStore(file), SystemClock()
-    await store.open()
-    try:
-        planning = partial(
-            plan,
-            jurisdiction=load_jurisdiction(inputs.jurisdiction_dir),
-            templates=load_templates(),
-            ledgers={
-                Channel.SMS: Ledger(store.collection(SMS)),
-                Channel.EMAIL: Ledger(store.collection(EMAIL)),
-                None: Ledger(store.collection(UNREACHABLE)),
-            },
-            clock=clock,
-            metrics=NotifyMetrics(CollectorRegistry()),
-        )
-        decode = decode_mesh_event([mesh.ACCEPTED, mesh.ASSIGNED])
-        for batch in chunks([*inputs.accepted, *inputs.assigned], INSERTED_AT_ONCE):
-            records = [Record(one.topic.name, 0, 0, 0, datetime.now(UTC), None, one.value) for one in batch]
-            await planning([Incoming(read.event, read.record) for read in map(decode, records)])
-    finally:
-        await store.close()
 
 
 async def _store(source: Path, target: Path, stage: str, requests: int) -> None:
