@@ -231,6 +231,8 @@ def build_http(door: HttpDoor, metrics: IntakeMetrics) -> FastAPI:
         summary="Agencies publish citizens' requests here and see what became of them.",
         redoc_url=None,
         redirect_slashes=False,
+        # Nothing here is told by OpenTelemetry, and to look at each call whether it should be takes 11 µs of it.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     api.add_middleware(Timed, metrics=metrics)
 
