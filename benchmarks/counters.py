@@ -28,7 +28,7 @@ from services.intake.settings import IntakeSettings
 from services.metrics.app import build_app as build_metrics
 from services.metrics.settings import MetricsSettings
 from services.notify.app import build_app as build_notify
-from services.notify.settings import NotifySettings
+from services.notify.settings import NotifySettings, SmppSettings, SmtpSettings
 from services.routing.app import build_app as build_routing
 from services.routing.settings import RoutingSettings
 from shared.bus.kafka import BATCH_RECORDS
@@ -213,8 +213,8 @@ def _build(stage: str, inputs: Inputs, directory: Path, store: Store) -> Starlet
         case "routing":
             return build_routing(RoutingSettings(**common), **parts)
         case "notify":
-            nobody: dict[str, Any] = {"smpp_system_id": "nobody", "smpp_password": "nobody"}
-            settings = NotifySettings(**common, **nobody, smpp_host="nowhere", smtp_host="nowhere")
+            nobody: dict[str, Any] = {"host": "nowhere", "system_id": "nobody", "password": "nobody"}
+            settings = NotifySettings(**common, smpp=SmppSettings(**nobody), smtp=SmtpSettings(host="nowhere"))
             return build_notify(settings, **parts)
     return build_metrics(MetricsSettings(**common), **parts)
 
