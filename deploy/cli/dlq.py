@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from deploy.cli.dead_letters import Letter, Replayed, Selection, read_letters, replay, unpacked
 from deploy.cli.kafka import MESH_DIRECTORY, AsJson, Bootstrap, Directory, address
@@ -57,11 +57,14 @@ def list_letters(
     if as_json:
         typer.echo(json.dumps([summary(letter) for letter in letters], indent=2))
         return
-    table = Table("id", "record", "reason", "service", "set aside", "detail")
+    table = Table(
+        Column("id", no_wrap=True),
+        *(Column(name, overflow="fold") for name in ("record", "reason", "set aside", "detail")),
+    )
     for letter in letters:
         data = letter.event.data
-        at = f"{letter.set_aside_at:%Y-%m-%d %H:%M:%S}Z"
-        table.add_row(letter.event.id, letter.place, data.reason, data.service, at, data.detail)
+        at = f"{letter.set_aside_at:%Y-%m-%d %H:%M:%S}Z by {data.service}"
+        table.add_row(letter.event.id, letter.place, data.reason, at, data.detail)
     screen.print(table, markup=False)
     screen.print(f"{len(letters)} dead letters")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from deploy.check.ledger import is_there, read_notifications
 from deploy.check.reading import local_sources
@@ -79,12 +79,15 @@ def notifications(
     if as_json:
         typer.echo(json.dumps([summary(each) for each in found], indent=2))
         return
-    table = Table("id", "request", "step", "by", "stands", "since", "policy", "next")
+    # The id is what an operator copies; on a narrow screen the others give way.
+    table = Table(
+        Column("id", no_wrap=True), *(Column(name, overflow="fold") for name in ("request and step", "stands", "next"))
+    )
     for each in found:
-        provider = f"{each.channel or 'none'} {each.provider or ''}".strip()
-        stands = f"{each.status} ({each.reason})" if each.reason else each.status
-        since_when = f"{stands_since(each):%Y-%m-%d %H:%M:%S}Z"
-        table.add_row(each.id, each.reference, each.step, provider, stands, since_when, each.policy, next_of(each))
+        told = f"{each.reference} {each.step} by {each.channel or 'none'} {each.provider or ''}".strip()
+        reason = f" ({each.reason})" if each.reason else ""
+        stands = f"{each.status}{reason} since {stands_since(each):%Y-%m-%d %H:%M:%S}Z"
+        table.add_row(each.id, told, stands, f"{next_of(each)} ({each.policy})")
     screen.print(table, markup=False)
     screen.print(f"{len(found)} notifications")
 
