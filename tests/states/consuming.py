@@ -26,10 +26,10 @@ from tests.fakes.store import Tables
 
 START = datetime(2026, 11, 1, 8, 0, tzinfo=UTC)
 PARTITIONS = 2
-CALLS_MAX = 6
+CALLS_MAX = 4
 DRAINING_TURNS_MAX = 3
 
-SETTINGS = settings(deadline=None, max_examples=100, stateful_step_count=30, print_blob=True)
+SETTINGS = settings(deadline=None, max_examples=300, stateful_step_count=30, print_blob=True)
 
 Member = MemoryConsumer[Any]
 limits = st.integers(1, 6)

@@ -10,6 +10,9 @@ from shared.contract.events import (
     Office,
     RequestAccepted,
     RequestAcceptedData,
+    RequestUpdated,
+    RequestUpdatedData,
+    Status,
     Timeline,
 )
 from shared.jurisdiction import Agency, Jurisdiction, Service
@@ -28,7 +31,10 @@ JURISDICTION = Jurisdiction(
 )
 
 
-def card(number: int, service: str = "birth") -> Card:
+PHONE = Applicant(phone="+25377112233")
+
+
+def card(number: int, service: str = "birth", applicant: Applicant = PHONE) -> Card:
     """The card of the request with this number."""
     return Card(
         request_id=f"request-{number}",
@@ -37,16 +43,36 @@ def card(number: int, service: str = "birth") -> Card:
         agency_reference=str(number),
         service_code=service,
         submitted_at=START - timedelta(hours=1),
-        applicant=Applicant(phone="+25377112233"),
+        applicant=applicant,
     )
 
 
-def accepted(number: int, service: str = "birth", *, at: datetime = START) -> RequestAccepted:
+def accepted(
+    number: int, service: str = "birth", *, at: datetime = START, applicant: Applicant = PHONE
+) -> RequestAccepted:
     """The request with this number, as intake tells of it."""
     return RequestAccepted(
         id=f"accepted-{number}",
         source="/guichet/intake",
         subject=f"request-{number}",
         time=at,
-        data=RequestAcceptedData(request=card(number, service), timeline=Timeline(published=at, accepted=at)),
+        data=RequestAcceptedData(
+            request=card(number, service, applicant), timeline=Timeline(published=at, accepted=at)
+        ),
+    )
+
+
+def updated(number: int, sequence: int, status: Status, *, applicant: Applicant = PHONE) -> RequestUpdated:
+    """A change of the request with this number."""
+    return RequestUpdated(
+        id=f"updated-{number}-{sequence}",
+        source="/guichet/intake",
+        data=RequestUpdatedData(
+            request=card(number, applicant=applicant),
+            status=status,
+            previous_status=Status.RECEIVED,
+            sequence=sequence,
+            occurred_at=START,
+            timeline=Timeline(published=START, updated=START),
+        ),
     )

@@ -18,8 +18,6 @@ from shared.contract.events import (
     Event,
     RequestAssigned,
     RequestAssignedData,
-    RequestUpdated,
-    RequestUpdatedData,
     Status,
     Timeline,
 )
@@ -27,7 +25,7 @@ from shared.contract.topics import ACCEPTED, ASSIGNED, UPDATED
 from shared.metrics import LatencyMetrics
 from shared.store.port import Store
 from tests.states.consuming import PARTITIONS, SETTINGS, START, Consuming
-from tests.states.requests import JURISDICTION, accepted, card
+from tests.states.requests import JURISDICTION, accepted, card, updated
 
 TOPICS = (ACCEPTED, ASSIGNED, UPDATED)
 OFFICE = JURISDICTION.offices["plateau"]
@@ -46,21 +44,6 @@ def assigned(number: int) -> RequestAssigned:
             rule="r",
             rules_version="v",
             timeline=Timeline(published=START, accepted=START, assigned=START),
-        ),
-    )
-
-
-def updated(number: int, sequence: int, status: Status) -> RequestUpdated:
-    return RequestUpdated(
-        id=f"updated-{number}-{sequence}",
-        source="/test",
-        data=RequestUpdatedData(
-            request=card(number),
-            status=status,
-            previous_status=Status.RECEIVED,
-            sequence=sequence,
-            occurred_at=START,
-            timeline=Timeline(published=START, updated=START),
         ),
     )
 
