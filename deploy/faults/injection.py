@@ -186,11 +186,8 @@ async def _provider_frozen(scene: Scene, fault: Fault) -> float:
 def _smsc(faults: SmscFaults) -> Inject:
     async def misbehave(scene: Scene, fault: Fault) -> float:
         smsc = next(one for one in scene.mesh.smscs if one.process.name == fault.target)
-        scene.now()
         smsc.set_faults(faults)
-        await asyncio.sleep(fault.seconds)
-        smsc.set_faults(SmscFaults())
-        return scene.now()
+        return await _until_cleared(scene, fault, smsc.clear_faults)
 
     return misbehave
 
@@ -198,13 +195,17 @@ def _smsc(faults: SmscFaults) -> Inject:
 def _smtp(faults: SmtpFaults) -> Inject:
     async def misbehave(scene: Scene, fault: Fault) -> float:
         sink = next(one for one in scene.mesh.sinks if one.process.name == fault.target)
-        scene.now()
         sink.set_faults(faults)
-        await asyncio.sleep(fault.seconds)
-        sink.set_faults(SmtpFaults())
-        return scene.now()
+        return await _until_cleared(scene, fault, sink.clear_faults)
 
     return misbehave
+
+
+async def _until_cleared(scene: Scene, fault: Fault, clear: Callable[[], None]) -> float:
+    scene.now()
+    await asyncio.sleep(fault.seconds)
+    clear()
+    return scene.now()
 
 
 @asynccontextmanager
