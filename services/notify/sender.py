@@ -41,6 +41,7 @@ ANSWER_SECONDS: Final = 30.0
 DRAIN_SECONDS: Final = 8.0
 STORE_RETRY_SECONDS: Final = 0.5
 SETTLED_AT_ONCE_MAX: Final = 500
+TELLING_MAX: Final = 20
 
 NO_ROOM: Final = timedelta(seconds=1)
 """How long a message waits that only some providers may be given, when those have no room."""
@@ -117,6 +118,7 @@ class Sender(Generic[M]):
         self._offers = asyncio.Event()
         self._answers: asyncio.Queue[Answered] = asyncio.Queue()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Send until cancelled; then wait a few seconds for the answers to what was handed over, and save them."""
@@ -180,6 +182,14 @@ class Sender(Generic[M]):
 
     async def settle(self, answered: Sequence[Answered]) -> None:
         """Save what the providers said, then tell it."""
+        await self.announce(await self._saved(answered))
+
+    async def announce(self, untold: Sequence[Held]) -> None:
+        """Tell the mesh; what can't be told now comes up again."""
+        await self._outcomes.announce(untold)
+
+    async def _saved(self, answered: Sequence[Answered]) -> list[Held]:
+        """Save what the providers said; what of it is now to be told."""
         now = self._clock.now()
         moved = [Held(self._after(each), each.held.version) for each in answered]
         # First, so that a crash in between leaves a row that its receipts can still find.
@@ -187,11 +197,14 @@ class Sender(Generic[M]):
             await self._references.keep([held.notification for held in moved])
             saved = await self._outcomes.save(moved, now)
         self._warn_of_unknown(saved)
-        await self.announce([held for held in saved if held.notification.untold])
+        return [held for held in saved if held.notification.untold]
 
-    async def announce(self, untold: Sequence[Held]) -> None:
-        """Tell the mesh; what can't be told now comes up again."""
-        await self._outcomes.announce(untold)
+    def _tell(self, untold: Sequence[Held]) -> None:
+        """Begin to tell the mesh. What is too much to be told at once, as while Kafka is away, comes up again."""
+        if untold and len(self._telling) < TELLING_MAX:
+            task = self._start(self.announce(untold))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
 
     async def hand_over(self, begun: Begun[M]) -> Answered:
         """The provider's answer to one message, in bounded time."""
@@ -249,7 +262,7 @@ class Sender(Generic[M]):
             self._lanes[name].take(messages=len(given), segments=sum(max(1, each.segments) for each in given))
         for each in turn.begun:
             self._start(self._deliver(each))
-        self._start(self.announce(turn.untold))
+        self._tell(turn.untold)
         return len(turn.begun)
 
     async def _deliver(self, begun: Begun[M]) -> None:
@@ -264,7 +277,8 @@ class Sender(Generic[M]):
                 answered.append(self._answers.get_nowait())
             while True:
                 try:
-                    await self.settle(answered)
+                    # Told beside it: messages go on while Kafka is away.
+                    self._tell(await self._saved(answered))
                     break
                 except StoreUnavailable as error:
                     log.warning("answers can't be saved yet", providers=list(self._lanes), detail=str(error))
@@ -358,6 +372,8 @@ class Sender(Generic[M]):
                     await asyncio.wait(self._tasks)
                 if not settle_answers.done():
                     await self._answers.join()
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
         for task in (settle_answers, *self._tasks):
             task.cancel()
         await asyncio.gather(*hand_over, settle_answers, *self._tasks, return_exceptions=True)

@@ -50,13 +50,16 @@ MOBILE, FIXED = "+25377112233", "+25321350000"
 
 
 class RecordingPublisher:
-    """Takes everything, or nothing while `down`."""
+    """Takes everything, or nothing while `down`; answers nobody unless it `answers`."""
 
     def __init__(self) -> None:
         self.published: list[Publication] = []
         self.down = False
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def publish(self, publications: Sequence[Publication]) -> None:
+        await self.answers.wait()
         if self.down:
             raise Unavailable("down")
         self.published += publications

@@ -186,6 +186,19 @@ async def test_a_running_sender_is_woken_by_what_is_planned_and_saves_all_before
     assert sorted(desk.publisher.statuses) == ["sent"] * 120
 
 
+async def test_messages_go_on_being_sent_while_the_mesh_can_t_be_told_of_them_and_it_is_told_in_the_end(
+    desk: "Desk", accepted: "MakeEvent"
+) -> None:
+    desk.publisher.answers.clear()
+    running = asyncio.create_task(desk.sender().run())
+    await desk.plan(*(accepted(number) for number in range(300)))
+    await desk.provider.until(300)
+    desk.publisher.answers.set()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert desk.publisher.statuses == ["sent"] * 300
+
+
 async def test_the_backlog_is_what_is_not_yet_sent(desk: "Desk", accepted: "MakeEvent") -> None:
     await desk.plan(accepted(1), accepted(2))
     desk.later(seconds=30)
