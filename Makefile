@@ -17,7 +17,7 @@ STAGE ?=
 ROUNDS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo faults bench up test lint unit mesh fuzz contract format lock clean
+.PHONY: help demo faults bench up test lint offline unit mesh fuzz contract format lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,7 +37,11 @@ bench: $(VENV)/.demo ## Measure the mesh beside its peers (STAGE=NAME ROUNDS=N R
 up: $(VENV)/.demo ## Start the mesh on this machine and leave it running until Ctrl-C
 	@$(BIN)/guichet up
 
-test: lint unit mesh fuzz ## Everything: style, types, architecture, and every test on real parts
+# Real parts are waited for, most of the time: what needs none, and the fuzzing, run beside them.
+test: lint ## Everything: style, types, architecture, and every test on real parts
+	@$(MAKE) --no-print-directory -j2 --output-sync=line offline mesh
+
+offline: unit fuzz
 
 lint: $(VENV)/.dev ## Style, types, import directions
 	$(BIN)/ruff format --check .

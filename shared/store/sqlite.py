@@ -8,6 +8,7 @@ import asyncio
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Keys
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from shared.store.port import Change, Document, Row, StoreUnavailable
 T = TypeVar("T")
 
 BUSY_TIMEOUT_SECONDS = 5.0
+WAL_PAUSE_SECONDS = 0.01
 PAGE_ROWS = 500
 
 # Result codes that blame the statement or what was bound to it. All others blame the file, the disk or its other users.
@@ -36,7 +38,6 @@ _PROGRAMMING_ERRORS = {
 }
 
 _PRAGMAS = (
-    "PRAGMA journal_mode = WAL",
     # A Kafka offset is committed on the strength of what we wrote: a commit has to survive a power cut.
     "PRAGMA synchronous = FULL",
     # 64 MB of log between checkpoints: keys are random, so a batch dirties a page a row once the index is large.
@@ -64,6 +65,19 @@ def _immediate(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:  # A full disk ends it on SQLite's own account.
             connection.execute("ROLLBACK")
         raise
+
+
+def _turn_to_wal(connection: sqlite3.Connection) -> None:
+    """Waits for others who open the same new file just now, as SQLite's own busy time-out does not for this change."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(WAL_PAUSE_SECONDS)  # on the store's own thread
 
 
 def _row(key: str, version: int, due: int | None, body: bytes) -> Row:
@@ -146,6 +160,7 @@ class SqliteStore:
         connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
         self._connection = connection
         self._inode = self._path.stat().st_ino
+        _turn_to_wal(connection)
         for pragma in _PRAGMAS:
             connection.execute(pragma)
 

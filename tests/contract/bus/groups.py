@@ -144,7 +144,7 @@ class KafkaGroup:
 @asynccontextmanager
 async def kafka_group(bootstrap: str) -> AsyncIterator[KafkaGroup]:
     """A group on a new topic; its members end with it."""
-    await apply_topics(bootstrap, [], partitions=PARTITIONS, replication=1)
+    await apply_topics(bootstrap, [], partitions=6, replication=1)  # as every test has them that shares this Kafka
     async with AsyncExitStack() as stack:
         producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
         await producer.start()
