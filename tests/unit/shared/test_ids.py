@@ -1,5 +1,7 @@
 """Ids stand in stores and on topics for years: they may never come out differently."""
 
+from uuid import UUID, uuid5
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,3 +41,13 @@ def test_the_partition_of_a_key_never_moves() -> None:
 @given(key=st.binary(max_size=200), partitions=st.integers(1, 1000))
 def test_every_key_has_a_partition(key: bytes, partitions: int) -> None:
     assert 0 <= partition_of(key, partitions) < partitions
+
+
+@given(cause=st.text(), event_type=st.text(), index=st.integers())
+def test_ids_are_uuids_of_version_5(cause: str, event_type: str, index: int) -> None:
+    def named(kind: int, *words: str) -> str:
+        return str(uuid5(UUID(f"6f1f7e0b-9d7a-5c55-8a0e-2f9d1f0c6d0{kind}"), "\n".join(words)))
+
+    assert event_id(cause, event_type, index) == named(1, cause, event_type, str(index))
+    assert request_id(cause, event_type) == named(2, cause, event_type)
+    assert notification_id(cause, event_type, str(index)) == named(3, cause, event_type, str(index))
