@@ -252,7 +252,7 @@ class _LoadedMesh:
         while any([await self.reader.position(place) < end for place, end in ends.items()]):
             for records in (await self.reader.getmany(timeout_ms=POLL_MS)).values():
                 for record in records:
-                    data = NotificationOutcome.model_validate_json(record.value or b"").data
+                    data = NotificationOutcome.from_json(record.value or b"").data
                     if data.status is NotificationStatus.SENT and data.notification_id not in sent:
                         sent.add(data.notification_id)
                         _note(found, data.timeline, warm_until)

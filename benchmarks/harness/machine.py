@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deploy.local.kafka import KAFKA_VERSION
 
-_LIBRARIES = ("aiokafka", "faststream", "pydantic", "fastapi", "uvicorn", "uvloop", "motor", "pymongo")
+_LIBRARIES = ("aiokafka", "faststream", "msgspec", "pydantic", "fastapi", "uvicorn", "uvloop", "motor", "pymongo")
 
 
 def machine() -> dict[str, object]:

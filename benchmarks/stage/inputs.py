@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from msgspec import to_builtins
 from prometheus_client import CollectorRegistry
 
 from deploy.replay.generator import generate
@@ -122,7 +123,7 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def office_and_due(value: bytes) -> tuple[str, date, str]:
     """What an assigned event says: office, due date, and the rule that said so."""
-    data = RequestAssigned.model_validate_json(value).data
+    data = RequestAssigned.from_json(value).data
     return data.office.id, data.due, data.rule
 
 
@@ -147,7 +148,7 @@ def _book(rules: Rules, calendar: Calendar, jurisdiction: Jurisdiction) -> Mappi
                 "agencies": rule.when.agencies and sorted(rule.when.agencies),
                 "languages": rule.when.languages and sorted(rule.when.languages),
                 "attributes": {name: [value for _, value in values] for name, values in rule.when.attributes},
-                "office": rule.office.model_dump(),
+                "office": to_builtins(rule.office),
                 "promise_days": rule.promise_days,
             }
             for candidates in rules.by_service.values()

@@ -292,7 +292,7 @@ def due_dates(observed: Observed) -> list[Finding]:
         said, value = seen.decided, values.get(seen.cause or "")
         if said is None or value is None or said.rules_version != rulebook.rules.version:
             continue
-        decision = decide(RequestAccepted.model_validate_json(value).data, rulebook.rules, rulebook.calendar)
+        decision = decide(RequestAccepted.from_json(value).data, rulebook.rules, rulebook.calendar)
         if isinstance(decision, Assigned):
             right = Decided(said.rules_version, decision.office.id, decision.due, decision.rule)
         else:

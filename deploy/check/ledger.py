@@ -34,7 +34,7 @@ async def read_notifications(
         await store.open()
         for name in COLLECTIONS:
             async for row in store.collection(name).scan(due_only=due_only):
-                yield Notification.model_validate_json(row.body)
+                yield Notification.from_json(row.body)
     except StoreUnavailable as error:
         raise Unavailable(f"the store of notify: {error}") from error
     finally:

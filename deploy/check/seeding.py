@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from msgspec import structs
+
 from deploy.check.checks import CHECKERS, Finding, check, counts_all
 from deploy.check.observed import LedgerRow, Observed, Place, Published, Sample, Sighting
 from services.notify.domain import Policy, State, user_message_reference
@@ -217,7 +219,7 @@ def _set_aside_twice(observed: Observed) -> Observed | None:
             detail="planted",
         ),
     )
-    twice = [letter, letter.model_copy(update={"id": "another"})]
+    twice = [letter, structs.replace(letter, id="another")]
     return replace(observed, dead_letters=[*observed.dead_letters, *twice])
 
 

@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from pydantic import ValidationError
 
 from shared.bus.port import Unavailable
-from shared.contract.events import DeadLetter
+from shared.contract.events import DeadLetter, Unreadable
 from shared.contract.reasons import Reason
 from shared.contract.topics import DEAD_LETTERS
 
@@ -147,8 +146,8 @@ def unpacked(encoded: str | None) -> bytes | None:
 
 def _letter(value: bytes | None, written_ms: int) -> Letter | None:
     try:
-        event = DeadLetter.model_validate_json(value or b"")
-    except ValidationError:
+        event = DeadLetter.from_json(value or b"")
+    except Unreadable:
         return None  # nothing but dead letters stands there, unless somebody wrote to it by hand
     return Letter(event, datetime.fromtimestamp(written_ms / 1000, UTC))
 

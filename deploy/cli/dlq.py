@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
+from msgspec import to_builtins
+from msgspec.structs import asdict
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -83,9 +85,7 @@ def show(
     (letter,) = letters[:1]
     data = letter.event.data
     if as_json:
-        typer.echo(
-            json.dumps({**summary(letter), **data.model_dump(mode="json", exclude={"reason", "detail"})}, indent=2)
-        )
+        typer.echo(json.dumps({**summary(letter), **to_builtins(asdict(data))}, indent=2))
         return
     lines = {
         "id": letter.event.id,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from msgspec import convert
+from msgspec.structs import replace
 
 from services.intake.validation import AgencyEvent, Refused
 from shared.contract.agency import RequestSubmitted, StatusChanged
@@ -18,6 +19,7 @@ from shared.contract.events import (
     Door,
     Moment,
     Origin,
+    Part,
     Place,
     Problem,
     RequestAccepted,
@@ -63,13 +65,7 @@ class Received:
         return Timeline(published=published, received=self.received_at)
 
 
-class State(BaseModel):
-    """A frozen piece of what intake remembers."""
-
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
-
-
-class Claim(State):
+class Claim(Part, frozen=True, kw_only=True):
     """That an event id stands for one body, and how that came in first.
 
     A rejection for what stood before is kept, so that it is repeated.
@@ -82,7 +78,7 @@ class Claim(State):
     rejected: Problem | None = None
 
 
-class AppliedChange(State):
+class AppliedChange(Part, frozen=True, kw_only=True):
     """One change of status, as applied."""
 
     event_id: str
@@ -93,7 +89,7 @@ class AppliedChange(State):
     timeline: Timeline
 
 
-class RequestState(State):
+class RequestState(Part, frozen=True, kw_only=True):
     """What intake knows of a request: the event that told of it first, and its changes since."""
 
     opened_by: str
@@ -144,7 +140,7 @@ def open_request(
         agency_reference=data.agency_reference,
         service_code=data.service_code,
         submitted_at=event.time,
-        applicant=Applicant.model_validate(data.applicant.model_dump()),
+        applicant=convert(data.applicant, Applicant, from_attributes=True),
     )
     cause = claim_key(received.agency, event.id)
     accepted = RequestAccepted(
@@ -156,7 +152,7 @@ def open_request(
         data=RequestAcceptedData(
             request=card,
             description=data.description,
-            place=Place.model_validate(data.place.model_dump()) if data.place else None,
+            place=convert(data.place, Place, from_attributes=True) if data.place else None,
             attributes=data.attributes,
             timeline=timeline,
         ),
@@ -183,7 +179,7 @@ def change(state: RequestState, event: StatusChanged, timeline: Timeline) -> Req
         note=event.data.note,
         timeline=timeline,
     )
-    return state.model_copy(update={"changes": (*state.changes, applied)})
+    return replace(state, changes=(*state.changes, applied))
 
 
 def updated_event(state: RequestState, index: int) -> RequestUpdated:

@@ -3,11 +3,12 @@
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from services.intake.domain import (
     Claim,
     Received,
     RequestState,
-    State,
     Verdict,
     change,
     claim_key,
@@ -89,8 +90,8 @@ class Intake:
                     origin=received.origin,
                     rejected=_UNKNOWN if index in unknown else None,
                 )
-        rows = await self.claims.insert_new({key: Document(_body(claim)) for key, claim in proposed.items()})
-        claims = proposed | {key: Claim.model_validate_json(row.body) for key, row in rows.items()}
+        rows = await self.claims.insert_new({key: Document(claim.to_json()) for key, claim in proposed.items()})
+        claims = proposed | {key: Claim.from_json(row.body) for key, row in rows.items()}
         undecided: dict[int, Claim] = {}
         for index, key in keys.items():
             claim = claims[key]
@@ -125,8 +126,8 @@ class Intake:
                     reference=references[ids[index]],
                     timeline=claims[index].timeline.at(accepted=accepted_at),
                 )
-        rows = await self.requests.insert_new({key: Document(_body(state)) for key, state in proposed.items()})
-        standing = {key: RequestState.model_validate_json(row.body) for key, row in rows.items()}
+        rows = await self.requests.insert_new({key: Document(state.to_json()) for key, state in proposed.items()})
+        standing = {key: RequestState.from_json(row.body) for key, row in rows.items()}
         refusals: dict[int, Problem] = {}
         decided: set[str] = set(standing)
         for index, event in pending:
@@ -152,7 +153,7 @@ class Intake:
         pending = [(index, event) for index, event in changes if index in claims]
         refusals: dict[int, Problem] = {}
         for _ in range(MAX_TRIES):
-            states = {key: RequestState.model_validate_json(row.body) for key, row in rows.items()}
+            states = {key: RequestState.from_json(row.body) for key, row in rows.items()}
             before = dict(states)
             decided: dict[int, Verdict] = {}
             refused: dict[int, Problem] = {}
@@ -171,7 +172,9 @@ class Intake:
                     states[ids[index]] = state = following
                     place = len(state.changes) - 1
                 decided[index] = Verdict(batch[index], "updated", updated_event(state, place), repeated=repeated)
-            altered = {key: Change(rows[key].version, _body(states[key])) for key in rows if states[key] != before[key]}
+            altered = {
+                key: Change(rows[key].version, states[key].to_json()) for key in rows if states[key] != before[key]
+            }
             won = await self.requests.compare_and_set(altered) if altered else set()
             # Another replica changed these in between, or knew a request that was not there yet when they were read.
             again = (altered.keys() - won) | ({ids[index] for index, _ in pending} - rows.keys())
@@ -214,11 +217,11 @@ class Intake:
         keys = {index: claim_key(batch[index].agency, batch[index].event_id or "") for index in refusals}
         final: dict[str, Claim] = {}
         for index, problem in refusals.items():
-            final.setdefault(keys[index], claims[index].model_copy(update={"rejected": problem}))
-        won = await self.claims.compare_and_set({key: Change(1, _body(claim)) for key, claim in final.items()})
+            final.setdefault(keys[index], replace(claims[index], rejected=problem))
+        won = await self.claims.compare_and_set({key: Change(1, claim.to_json()) for key, claim in final.items()})
         if lost := final.keys() - won:
             rows = await self.claims.get_many(lost)
-            final.update({key: Claim.model_validate_json(row.body) for key, row in rows.items()})
+            final.update({key: Claim.from_json(row.body) for key, row in rows.items()})
         for index, problem in refusals.items():
             claim = final[keys[index]]
             verdicts[index] = reject(batch[index], (claim.rejected or problem,), claim=claim)
@@ -235,10 +238,6 @@ def publication(verdict: Verdict) -> Publication:
     return Publication(
         topics.REJECTED, claim_key(received.agency, received.event_id or received.fingerprint), event.to_json()
     )
-
-
-def _body(state: State) -> bytes:
-    return state.model_dump_json(exclude_none=True).encode()
 
 
 def _duplicate(state: RequestState) -> Problem:

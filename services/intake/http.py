@@ -33,6 +33,7 @@ from services.intake.openapi import (
     BatchResult,
     EventResult,
     ProblemDetails,
+    ProblemView,
     RequestView,
     StatusStep,
     complete,
@@ -135,7 +136,7 @@ class HttpDoor:
         pointer = (await self._references.get_many([wanted])).get(wanted)
         request_id = pointer.body.decode() if pointer else ""
         row = (await self._requests.get_many([request_id])).get(request_id) if pointer else None
-        state = RequestState.model_validate_json(row.body) if row else None
+        state = RequestState.from_json(row.body) if row else None
         if state is None or state.accepted.data.request.agency != agency.id:
             refuse(Reason.NOT_FOUND, "this agency has no request of this reference")
         card = state.accepted.data.request
@@ -337,7 +338,10 @@ def _result(verdict: Verdict) -> EventResult:
     if isinstance(event, RequestRejected):
         problems = event.data.problems
         return EventResult(
-            event_id=verdict.received.event_id, status=_status(problems), outcome=verdict.outcome, problems=problems
+            event_id=verdict.received.event_id,
+            status=_status(problems),
+            outcome=verdict.outcome,
+            problems=_views(problems),
         )
     card = event.data.request
     return EventResult(
@@ -351,6 +355,10 @@ def _result(verdict: Verdict) -> EventResult:
 
 def _status(problems: Sequence[Problem]) -> int:
     return _STATUS_OF.get(problems[0].reason, 422)
+
+
+def _views(problems: Sequence[Problem]) -> tuple[ProblemView, ...]:
+    return tuple(ProblemView.model_validate(problem) for problem in problems)
 
 
 def _json(model: BaseModel, status: int) -> Response:
@@ -372,7 +380,7 @@ def _problem(
         reason=first.reason,
         detail=f"{first.field}: {first.detail}" if first.field else first.detail,
         event_id=event_id,
-        problems=tuple(problems),
+        problems=_views(problems),
     )
     extra = dict(headers or {})
     if status == 401:

@@ -5,24 +5,35 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from pydantic.json_schema import models_json_schema
 
 from shared.contract.agency import (
     MAX_BATCH_EVENTS,
     AgencyEvent,
+    Moment,
     RequestSubmitted,
     RequestSubmittedData,
     StatusChanged,
     StatusChangedData,
 )
-from shared.contract.events import Moment, Problem, Status
+from shared.contract.events import Status
 from shared.contract.reasons import Reason
 
 JSON = "application/json"
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
 PROBLEM = "application/problem+json"
+
+
+class ProblemView(BaseModel):
+    """One thing that is wrong: a code for machines, the path of the field, a sentence for people."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    reason: Reason
+    detail: str
+    field: str | None = None
 
 
 class EventResult(BaseModel):
@@ -33,7 +44,7 @@ class EventResult(BaseModel):
     outcome: str
     request_id: str | None = None
     reference: str | None = None
-    problems: tuple[Problem, ...] | None = None
+    problems: tuple[ProblemView, ...] | None = None
 
 
 class BatchResult(BaseModel):
@@ -51,7 +62,7 @@ class ProblemDetails(BaseModel):
     reason: Reason
     detail: str
     event_id: str | None = None
-    problems: tuple[Problem, ...] | None = None
+    problems: tuple[ProblemView, ...] | None = None
 
 
 class StatusStep(BaseModel):

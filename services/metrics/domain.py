@@ -4,16 +4,19 @@ Topics are read side by side, so events of one request arrive in any order: ever
 whatever that order was.
 """
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, time, tzinfo
 from zlib import crc32
 
+from msgspec.structs import replace
+
 from shared.contract.events import (
     Event,
+    Moment,
     NotificationOutcome,
     NotificationStatus,
+    Part,
     RequestAccepted,
     RequestAssigned,
     RequestRejected,
@@ -22,8 +25,6 @@ from shared.contract.events import (
     Status,
     Timeline,
 )
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 END_TO_END = "end_to_end"
 
@@ -108,8 +109,7 @@ def request_outcome(event: Event) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class RequestState:
+class RequestState(Part, frozen=True, kw_only=True):
     """A request as far as the events seen so far tell.
 
     `submitted_at` None: only notifications of it were seen. `resolved_on` is a day of the jurisdiction's calendar.
@@ -117,7 +117,7 @@ class RequestState:
     are a matter of one in ten million requests, and cost one event.
     """
 
-    submitted_at: datetime | None = None
+    submitted_at: Moment | None = None
     office: str | None = None
     due: date | None = None
     status: Status = Status.RECEIVED
@@ -165,34 +165,6 @@ class RequestState:
         if not self.is_open:
             return None
         return self.submitted_at if self.due is None else datetime.combine(self.due, time.min, timezone)
-
-    def to_json(self) -> bytes:
-        """What the store keeps. Equal states give equal bytes."""
-        return _encode(
-            {
-                "submitted_at": self.submitted_at and self.submitted_at.isoformat(),
-                "office": self.office,
-                "due": self.due and self.due.isoformat(),
-                "status": self.status,
-                "sequence": self.sequence,
-                "resolved_on": self.resolved_on and self.resolved_on.isoformat(),
-                "counted": self.counted,
-            }
-        ).encode()
-
-    @classmethod
-    def from_json(cls, body: bytes) -> "RequestState":
-        """The state that `to_json` wrote."""
-        kept = json.loads(body)
-        return cls(
-            submitted_at=kept["submitted_at"] and datetime.fromisoformat(kept["submitted_at"]),
-            office=kept["office"],
-            due=kept["due"] and date.fromisoformat(kept["due"]),
-            status=Status(kept["status"]),
-            sequence=kept["sequence"],
-            resolved_on=kept["resolved_on"] and date.fromisoformat(kept["resolved_on"]),
-            counted=tuple(kept["counted"]),
-        )
 
 
 def _mark(event: Event) -> int:

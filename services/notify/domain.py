@@ -19,6 +19,7 @@ from typing import Final
 from zlib import crc32
 
 import phonenumbers
+from msgspec.structs import replace
 from phonenumbers import PhoneNumberType
 
 from shared.contract.events import (
@@ -100,14 +101,14 @@ _FINAL = (State.DELIVERED, State.FAILED, State.UNREACHABLE)
 _INDEX = {status: index for index, status in enumerate(NotificationStatus)}
 
 
-class Alternative(Part):
+class Alternative(Part, frozen=True, kw_only=True):
     """How else the citizen can be told: by the other channel. `note`: what may be said of the office's note there."""
 
     recipient: str
     note: str | None = None
 
 
-class Notification(Part):
+class Notification(Part, frozen=True, kw_only=True):
     """A row of the ledger: what should be said to whom, and how far that has come.
 
     `outbox` holds outcome events (JSON) that were decided and perhaps not published yet: as they are bytes of the
@@ -315,24 +316,21 @@ def begin(notification: Notification, *, template: str, segments: int, provider:
     """
     _require(notification, State.PLANNED, becoming=State.SENDING)
     same_text = notification.template == template
-    return notification.model_copy(
-        update={
-            "status": State.SENDING,
-            "attempts": notification.attempts + 1,
-            "template": template,
-            "segments": segments,
-            "provider": provider,
-            "provider_references": notification.provider_references if same_text else (),
-        }
+    return replace(
+        notification,
+        status=State.SENDING,
+        attempts=notification.attempts + 1,
+        template=template,
+        segments=segments,
+        provider=provider,
+        provider_references=notification.provider_references if same_text else (),
     )
 
 
 def sent(notification: Notification, now: datetime, *, references: tuple[str, ...] = ()) -> Notification:
     """The provider has taken it over."""
     _require(notification, State.SENDING, becoming=State.SENT)
-    taken = notification.model_copy(
-        update={"provider_references": references, "timeline": notification.timeline.at(sent=now)}
-    )
+    taken = replace(notification, provider_references=references, timeline=notification.timeline.at(sent=now))
     return _concluded(taken, State.SENT, now)
 
 
@@ -355,31 +353,28 @@ def declined(
     `references`: parts it has taken nevertheless; then no other may.
     """
     _require(notification, State.SENDING, becoming=State.PLANNED)
-    without = notification.model_copy(
-        update={"declined": (*notification.declined, notification.provider), "reason": reason}
-    )
+    without = replace(notification, declined=(*notification.declined, notification.provider), reason=reason)
     if references or not any(name not in without.declined for name in providers):
         return _failed(without, now, reason=reason)
-    return without.model_copy(update={"status": State.PLANNED, "not_before": now})
+    return replace(without, status=State.PLANNED, not_before=now)
 
 
 def switched(notification: Notification, now: datetime, *, reason: str) -> Notification:
     """The provider did not take it now: planned anew, at once, for the others of this round."""
     _require(notification, State.SENDING, becoming=State.PLANNED)
-    return notification.model_copy(
-        update={
-            "status": State.PLANNED,
-            "not_before": now,
-            "tried": (*notification.tried, notification.provider),
-            "reason": reason,
-        }
+    return replace(
+        notification,
+        status=State.PLANNED,
+        not_before=now,
+        tried=(*notification.tried, notification.provider),
+        reason=reason,
     )
 
 
 def held_back(notification: Notification, until: datetime) -> Notification:
     """Those that may take it have no room just now: it stays in its round."""
     _require(notification, State.PLANNED, becoming=State.PLANNED)
-    return notification.model_copy(update={"not_before": until})
+    return replace(notification, not_before=until)
 
 
 def postponed(
@@ -395,11 +390,11 @@ def postponed(
     `references`: parts accepted.
     """
     _require(notification, State.SENDING, State.PLANNED, becoming=State.PLANNED)
-    tried = notification.model_copy(update={"provider_references": references, "reason": reason, "tried": ()})
+    tried = replace(notification, provider_references=references, reason=reason, tried=())
     moment = next_attempt(notification.id, since=notification.waiting_since, now=now, wish=retry_after)
     if moment is None:
         return _failed(tried, now, reason="retries_exhausted")
-    return tried.model_copy(update={"status": State.PLANNED, "not_before": moment})
+    return replace(tried, status=State.PLANNED, not_before=moment)
 
 
 def lost_sight(
@@ -414,13 +409,12 @@ def lost_sight(
     _require(notification, State.SENDING, becoming=State.UNKNOWN)
     unknowns = notification.unknowns + 1
     again = notification.policy is Policy.AT_LEAST_ONCE and unknowns < UNKNOWNS_MAX
-    known = notification.model_copy(
-        update={
-            "provider_references": references or notification.provider_references,
-            "unknowns": unknowns,
-            "unknown_since": now,
-            "resend_at": now + window if again else None,
-        }
+    known = replace(
+        notification,
+        provider_references=references or notification.provider_references,
+        unknowns=unknowns,
+        unknown_since=now,
+        resend_at=now + window if again else None,
     )
     return _concluded(known, State.UNKNOWN, now, reason=reason)
 
@@ -434,17 +428,16 @@ def to_be_sent_again(notification: Notification, now: datetime) -> bool:
 def sent_again(notification: Notification, now: datetime) -> Notification:
     """The window has ended, no receipt came, and the citizen is to be told at least once: planned anew, for anybody."""
     _require(notification, State.UNKNOWN, becoming=State.PLANNED)
-    return notification.model_copy(
-        update={
-            "status": State.PLANNED,
-            "not_before": now,
-            "since": now,
-            "tried": (),
-            "provider_references": (),
-            "delivered_references": (),
-            "superseded": notification.attempts,
-            "resend_at": None,
-        }
+    return replace(
+        notification,
+        status=State.PLANNED,
+        not_before=now,
+        since=now,
+        tried=(),
+        provider_references=(),
+        delivered_references=(),
+        superseded=notification.attempts,
+        resend_at=None,
     )
 
 
@@ -473,13 +466,13 @@ def receipted(
     if failure is not None:
         return _failed(notification, now, reason=failure)
     delivered = (*notification.delivered_references, reference)
-    noted = notification.model_copy(update={"delivered_references": delivered})
+    noted = replace(notification, delivered_references=delivered)
     if len(delivered) < notification.segments:
         return noted
     # A receipt can be read before the reply that it follows: nothing is delivered before it was sent.
     moment = max(now, noted.timeline.sent or now)
     return _concluded(
-        noted.model_copy(update={"timeline": noted.timeline.at(delivered=moment)}), State.DELIVERED, moment, reason=None
+        replace(noted, timeline=noted.timeline.at(delivered=moment)), State.DELIVERED, moment, reason=None
     )
 
 
@@ -517,13 +510,13 @@ def fallback(notification: Notification, now: datetime) -> Notification:
         policy=notification.policy,
         fallback_of=notification.id,
         # It was planned when the first was: what the citizen waits since then is waiting to be sent.
-        timeline=notification.timeline.model_copy(update={"sent": None, "delivered": None}),
+        timeline=replace(notification.timeline, sent=None, delivered=None),
     )
 
 
 def published(notification: Notification) -> Notification:
     """What its outbox held is on its topic, and the fallback it owed is planned."""
-    return notification.model_copy(update={"outbox": (), "owes_fallback": False})
+    return replace(notification, outbox=(), owes_fallback=False)
 
 
 def user_message_reference(notification_id: str) -> int:
@@ -552,13 +545,13 @@ def _require(notification: Notification, *states: State, becoming: State) -> Non
 
 def _failed(notification: Notification, now: datetime, reason: str) -> Notification:
     failed = _concluded(notification, State.FAILED, now, reason=reason)
-    return failed.model_copy(update={"owes_fallback": failed.alternative is not None})
+    return replace(failed, owes_fallback=failed.alternative is not None)
 
 
 def _concluded(notification: Notification, state: State, now: datetime, reason: str | None = None) -> Notification:
     """The notification in a state that is told to others, with its outcome event in the outbox, once per status."""
     status = NotificationStatus(state)
-    concluded = notification.model_copy(update={"status": state, "reason": reason})
+    concluded = replace(notification, status=state, reason=reason)
     if status in notification.announced:
         return concluded
     outcome = NotificationOutcome(
@@ -586,9 +579,8 @@ def _concluded(notification: Notification, state: State, now: datetime, reason: 
             timeline=notification.timeline,
         ),
     )
-    return concluded.model_copy(
-        update={
-            "announced": (*notification.announced, status),
-            "outbox": (*notification.outbox, outcome.to_json().decode()),
-        }
+    return replace(
+        concluded,
+        announced=(*notification.announced, status),
+        outbox=(*notification.outbox, outcome.to_json().decode()),
     )

@@ -38,21 +38,21 @@ class Ledger:
 
     async def add(self, notifications: Sequence[Notification]) -> dict[str, Notification]:
         """Insert those that are new; return, by id, those that stood before, as they were decided first."""
-        rows = {each.id: Document(_body(each), due=_due(each, each.not_before)) for each in notifications}
+        rows = {each.id: Document(each.to_json(), due=_due(each, each.not_before)) for each in notifications}
         standing = await self._collection.insert_new(rows)
         if len(standing) < len(rows):
             self.bell.set()
-        return {key: _notification(row.body) for key, row in standing.items()}
+        return {key: Notification.from_json(row.body) for key, row in standing.items()}
 
     async def take(self, now: datetime, limit: int) -> list[Held]:
         """Up to `limit` rows that somebody has to do something about, for a few seconds, the longest due first."""
         rows = await self._collection.take_due(now, limit=limit, lease=TAKE_LEASE)
-        return [Held(_notification(row.body), row.version) for row in rows]
+        return [Held(Notification.from_json(row.body), row.version) for row in rows]
 
     async def get(self, ids: Keys[str]) -> dict[str, Held]:
         """The rows there are among these ids."""
         rows = await self._collection.get_many(ids)
-        return {key: Held(_notification(row.body), row.version) for key, row in rows.items()}
+        return {key: Held(Notification.from_json(row.body), row.version) for key, row in rows.items()}
 
     async def save(self, changed: Sequence[Held], now: datetime) -> list[Held]:
         """Write each over the version it was held at; return those that were written, at their new version.
@@ -60,7 +60,7 @@ class Ledger:
         The others were changed by somebody else meanwhile, and are theirs.
         """
         changes = {
-            held.notification.id: Change(held.version, _body(held.notification), due=_due(held.notification, now))
+            held.notification.id: Change(held.version, held.notification.to_json(), due=_due(held.notification, now))
             for held in changed
         }
         written = await self._collection.compare_and_set(changes)
@@ -71,7 +71,7 @@ class Ledger:
     async def unfinished(self) -> AsyncIterator[Held]:
         """Every row that somebody has to look at some day."""
         async for row in self._collection.scan(due_only=True):
-            yield Held(_notification(row.body), row.version, row.due)
+            yield Held(Notification.from_json(row.body), row.version, row.due)
 
 
 def _due(notification: Notification, now: datetime) -> datetime | None:
@@ -87,11 +87,3 @@ def _due(notification: Notification, now: datetime) -> datetime | None:
     if notification.untold:
         return now + ANNOUNCE_LEASE
     return notification.resend_at if notification.status is State.UNKNOWN else None
-
-
-def _body(notification: Notification) -> bytes:
-    return notification.model_dump_json(exclude_defaults=True).encode()
-
-
-def _notification(body: bytes) -> Notification:
-    return Notification.model_validate_json(body)

@@ -8,6 +8,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from services.notify import domain
 from services.notify.domain import Notification, State, next_attempt, user_message_reference
 from services.notify.ledger import Held, Ledger
@@ -33,7 +35,7 @@ class Match(StrEnum):
     UNMATCHED = "unmatched"
 
 
-class Receipt(Part):
+class Receipt(Part, frozen=True, kw_only=True):
     """How one part of a message ended: delivered, or why not. `recipient` in E.164, if the receipt names it."""
 
     provider: str
@@ -49,7 +51,7 @@ class Receipt(Part):
         return _by_message_id(self.provider, self.message_id)
 
 
-class Reference(Part):
+class Reference(Part, frozen=True, kw_only=True):
     """Whose message it is that the provider knows under some name, and at which of the attempts to send it."""
 
     notification: str
@@ -81,7 +83,7 @@ class References:
         rows: dict[str, Document] = {}
         for each in notifications:
             reference = Reference(notification=each.id, recipient=each.recipient, attempt=each.attempts)
-            rows |= dict.fromkeys(_reference_keys(each), Document(reference.model_dump_json().encode()))
+            rows |= dict.fromkeys(_reference_keys(each), Document(reference.to_json()))
         if rows:
             await self._collection.insert_new(rows)
 
@@ -89,7 +91,7 @@ class References:
         """What each receipt speaks of for which that is known, by the receipt's key."""
         named = {receipt.key: _names(receipt) for receipt in receipts}
         rows = await self._collection.get_many({name for names in named.values() for name in names})
-        standing = {key: Reference.model_validate_json(row.body) for key, row in rows.items()}
+        standing = {key: Reference.from_json(row.body) for key, row in rows.items()}
         found: dict[str, Reference] = {}
         for receipt in receipts:
             names = named[receipt.key]
@@ -123,7 +125,7 @@ class Receipts:
 
     async def accept(self, receipts: Sequence[Receipt]) -> None:
         """Keep them durably; one that is there already is the same again. StoreUnavailable if they are not kept."""
-        rows = {receipt.key: Document(_body(receipt), due=receipt.received_at) for receipt in receipts}
+        rows = {receipt.key: Document(receipt.to_json(), due=receipt.received_at) for receipt in receipts}
         await self._collection.insert_new(rows)
         self._bell.set()
 
@@ -148,7 +150,7 @@ class Receipts:
         in the end.
         """
         rows = await self._collection.take_due(self._clock.now(), limit=MATCHED_AT_ONCE_MAX, lease=LEASE)
-        receipts = [Receipt.model_validate_json(row.body) for row in rows]
+        receipts = [Receipt.from_json(row.body) for row in rows]
         found = await self._references.find(receipts)
         standing = await self._ledger.get({reference.notification for reference in found.values()})
         spoken_of: dict[str, list[Spoken]] = defaultdict(list)
@@ -196,7 +198,7 @@ class Receipts:
         for row, receipt in early:
             again = next_attempt(row.key, since=receipt.received_at, now=now)
             state = Match.UNMATCHED if again is None else Match.PENDING
-            changes[row.key] = Change(row.version, _body(receipt.model_copy(update={"match": state})), due=again)
+            changes[row.key] = Change(row.version, replace(receipt, match=state).to_json(), due=again)
             if again is None:
                 self._metrics.receipts.labels(receipt.provider, Match.UNMATCHED).inc()
         await self._collection.compare_and_set(changes)
@@ -205,11 +207,7 @@ class Receipts:
 
 
 def _change(row: Row, receipt: Receipt, match: Match) -> Change:
-    return Change(row.version, _body(receipt.model_copy(update={"match": match})))
-
-
-def _body(receipt: Receipt) -> bytes:
-    return receipt.model_dump_json(exclude_none=True).encode()
+    return Change(row.version, replace(receipt, match=match).to_json())
 
 
 def _reference_keys(notification: Notification) -> list[str]:

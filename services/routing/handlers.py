@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from pydantic_core import from_json
-
 from services.routing.domain import Assigned, Calendar, Rules, decide
 from shared.bus.port import Incoming, Publication
 from shared.clock import Clock
 from shared.contract import topics
 from shared.contract.events import (
+    Event,
     RequestAccepted,
     RequestAssigned,
     RequestAssignedData,
@@ -49,7 +48,7 @@ async def route(
     for request_id, event in proposed.items():
         if request_id in standing:
             body = standing[request_id].body
-            publications.append(Publication(_TOPICS[from_json(body)["type"]], request_id, body))
+            publications.append(Publication(_TOPICS[Event.from_json(body).type], request_id, body))
         else:
             metrics.decisions.labels("assigned" if isinstance(event, RequestAssigned) else "unroutable").inc()
             publications.append(Publication(_TOPICS[event.TYPE], request_id, bodies[request_id]))

@@ -10,11 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from pydantic import ValidationError
-
 from shared.bus.breaker import Breaker
 from shared.bus.port import Incoming, Publication, Publisher, Record, Stop, StopReason, Unavailable, Undecodable
-from shared.contract.events import DeadLetter, DeadLetterData, Event, Origin
+from shared.contract.events import DeadLetter, DeadLetterData, Event, Origin, Unreadable
 from shared.contract.reasons import Reason
 from shared.contract.topics import DEAD_LETTERS, Topic
 from shared.ids import event_id
@@ -49,12 +47,9 @@ def decode_mesh_event(topics: Sequence[Topic]) -> Decode[Incoming[Event]]:
         if not record.value:
             raise Undecodable(Reason.EMPTY, "the record has no value")
         try:
-            return Incoming(models[record.topic].model_validate_json(record.value), record)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            reason = Reason.NOT_JSON if first["type"] == "json_invalid" else Reason.INVALID_VALUE
-            where = ".".join(str(part) for part in first["loc"])
-            raise Undecodable(reason, f"{where or 'record'}: {first['msg']}") from error
+            return Incoming(models[record.topic].from_json(record.value), record)
+        except Unreadable as error:
+            raise Undecodable(error.reason, str(error)) from error
 
     return decode
 

@@ -6,9 +6,9 @@ intake writes phones in E.164 and the domains of mail addresses in ASCII.
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from shared.contract.events import AttributeValue, Channel, Language, Moment, Status
+from shared.contract.events import AttributeValue, Channel, Language, Status, utc
 
 MAX_EVENT_BYTES = 64 * 1024
 """The largest event an agency may send, in bytes of JSON."""
@@ -21,6 +21,10 @@ MAX_BATCH_BYTES = 8 * 1024 * 1024
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
 Code = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(utc)]
+"""An instant with its zone, held in UTC."""
 
 
 class StrictPart(BaseModel):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
+from msgspec.json import schema_components
 from pydantic.json_schema import GenerateJsonSchema
 
 from shared.contract.agency import AgencyEvent, RequestSubmitted, StatusChanged
@@ -77,7 +78,7 @@ def event_schema(event: EventType) -> dict[str, Any]:
     For mesh events it says what readers rely on: fields a newer writer added are allowed. For agency events it says
     what intake takes, save for rules that need more than one value: the form of phones and mail addresses, times.
     """
-    schema = event.model_json_schema(schema_generator=_Untitled)
+    schema = _mesh_schema(event) if issubclass(event, Event) else event.model_json_schema(schema_generator=_Untitled)
     required = sorted({*schema["required"], "specversion", "type"})
     return {"$schema": DIALECT, "$id": f"urn:guichet:schema:{event.TYPE}", **schema, "required": required}
 
@@ -98,6 +99,11 @@ def asyncapi() -> dict[str, Any]:
         "operations": dict(_operations()),
         "components": {"messages": {event.TYPE: _message(event) for event in EVENTS}},
     }
+
+
+def _mesh_schema(event: type[Event]) -> dict[str, Any]:
+    _, parts = schema_components([event], ref_template="#/$defs/{name}")
+    return {**parts.pop(event.__name__), "$defs": parts}
 
 
 class _Untitled(GenerateJsonSchema):

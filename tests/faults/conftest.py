@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from msgspec.structs import replace
 
 from deploy.local.kafka import KafkaCluster
 from deploy.local.mesh import service_argv
@@ -294,7 +295,7 @@ class Log:
 
     async def publish_accepted(self, count: int) -> list[str]:
         """Have so many accepted requests stand on their topic, as intake writes them; their ids."""
-        golden = RequestAccepted.model_validate_json(GOLDEN.read_bytes())
+        golden = RequestAccepted.from_json(GOLDEN.read_bytes())
         requests = [_another(golden) for _ in range(count)]
         async with AIOKafkaProducer(bootstrap_servers=self.bootstrap, acks="all") as producer:
             sent = []
@@ -308,9 +309,9 @@ class Log:
 
 def _another(golden: RequestAccepted) -> RequestAccepted:
     request_id = str(uuid4())
-    card = golden.data.request.model_copy(update={"request_id": request_id})
-    data = golden.data.model_copy(update={"request": card})
-    return golden.model_copy(update={"id": str(uuid4()), "subject": request_id, "data": data})
+    card = replace(golden.data.request, request_id=request_id)
+    data = replace(golden.data, request=card)
+    return replace(golden, id=str(uuid4()), subject=request_id, data=data)
 
 
 def assert_one_decision_each(decisions: dict[str, list[bytes]]) -> None:

@@ -224,7 +224,7 @@ async def test_an_old_writers_events_and_a_newer_ones_on_one_topic_are_both_read
     bus.consume([topic], handle)
     await bus.start()
     await cluster.until_committed(topic, {0: len(written)})
-    assert seen == [event.model_validate(old)] * len(written)
+    assert seen == [event.from_json(json.dumps(old))] * len(written)
     assert not [key for key in await log.read(DEAD_LETTERS) if key.startswith(topic.name)]
 
 

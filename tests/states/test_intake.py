@@ -83,9 +83,9 @@ class IntakeOfAnAgency(Replicated):
         return [record for records in self.log.records.values() for record in records]
 
     def check(self) -> None:
-        accepted = [RequestAccepted.model_validate_json(each.value) for each in self.on(ACCEPTED)]
-        updated = [RequestUpdated.model_validate_json(each.value) for each in self.on(UPDATED)]
-        rejected = [RequestRejected.model_validate_json(each.value) for each in self.on(REJECTED)]
+        accepted = [RequestAccepted.from_json(each.value) for each in self.on(ACCEPTED)]
+        updated = [RequestUpdated.from_json(each.value) for each in self.on(UPDATED)]
+        rejected = [RequestRejected.from_json(each.value) for each in self.on(REJECTED)]
         taken = self.each_event_id_stands_for_one_body_and_has_one_verdict(accepted, updated, rejected)
         requests = [event.data.request.request_id for event in accepted]
         assert len(set(requests)) == len(requests), "a request was opened twice"

@@ -1,12 +1,13 @@
 """Metrics, whatever fails: each event counts once in a process, and what is kept of a request is what they all say."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from services.metrics.domain import RequestState, request_outcome

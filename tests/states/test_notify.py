@@ -411,14 +411,14 @@ class NotifyingOfRequests(Consuming):
     @property
     def kept_receipts(self) -> dict[tuple[str, str], str | None]:
         """What went wrong with each message of which a receipt was kept: the first one counts."""
-        kept = [Receipt.model_validate_json(row.body) for row in self.tables.get("receipts", {}).values()]
+        kept = [Receipt.from_json(row.body) for row in self.tables.get("receipts", {}).values()]
         return {(receipt.provider, receipt.message_id): receipt.failure for receipt in kept}
 
     @property
     def rows(self) -> dict[str, Notification]:
         """All rows of the ledgers, by id."""
         return {
-            key: Notification.model_validate_json(row.body)
+            key: Notification.from_json(row.body)
             for name in LEDGERS.values()
             for key, row in self.tables.get(name, {}).items()
         }
@@ -426,11 +426,7 @@ class NotifyingOfRequests(Consuming):
     def outcomes(self) -> list[NotificationOutcome]:
         """What stands on the topic, each event once."""
         self.every_copy_of_an_event_is_the_same_to_the_byte()
-        return [
-            NotificationOutcome.model_validate_json(each.value)
-            for each in self.events.values()
-            if each.topic is OUTCOME
-        ]
+        return [NotificationOutcome.from_json(each.value) for each in self.events.values() if each.topic is OUTCOME]
 
     @property
     def something_is_due(self) -> bool:

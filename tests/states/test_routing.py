@@ -74,14 +74,14 @@ class RoutingOfRequests(Replicated):
     def check(self) -> None:
         first: dict[str, RequestAccepted] = {}
         for record in (record for records in self.log.records.values() for record in records):
-            accepted_first = RequestAccepted.model_validate_json(record.value or b"")
+            accepted_first = RequestAccepted.from_json(record.value or b"")
             first.setdefault(accepted_first.data.request.request_id, accepted_first)
         decided: dict[str, bytes] = {}
         for publication in self.events.values():
             assert publication.key not in decided, "a request was decided on twice"
             decided[publication.key] = publication.value
             model: type[Decision] = RequestAssigned if publication.topic is ASSIGNED else RequestUnroutable
-            event = model.model_validate_json(publication.value)
+            event = model.from_json(publication.value)
             assert event.time is not None
             rules = RULES[event.data.rules_version]
             again = decision_event(first[publication.key], rules, CALENDAR, decided_at=event.time)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from shared.contract.events import Event
+from shared.contract.agency import AgencyEvent
+from shared.contract.events import Event, Unreadable
 from shared.contract.schemas import AGENCY_EVENTS, EVENTS, MESH_EVENTS, EventType, event_schema
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -28,10 +29,17 @@ def golden(event: EventType) -> dict[str, Any]:
     return document
 
 
-def canonical(event: BaseModel) -> str:
+def read(model: EventType, body: str) -> Event | AgencyEvent:
+    return model.from_json(body) if issubclass(model, Event) else model.model_validate_json(body)
+
+
+def write(event: Event | AgencyEvent) -> bytes:
+    return event.to_json() if isinstance(event, Event) else event.model_dump_json(exclude_none=True).encode()
+
+
+def canonical(event: Event | AgencyEvent) -> str:
     """What is written of an event, indented so that people can check it."""
-    written = json.loads(event.model_dump_json(exclude_none=True))
-    return json.dumps(written, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(json.loads(write(event)), indent=2, ensure_ascii=False) + "\n"
 
 
 def objects(value: Any, at: JsonPath = ()) -> Iterator[tuple[JsonPath, dict[str, Any]]]:
@@ -71,19 +79,19 @@ def test_every_event_of_the_contract_has_a_golden_file() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_the_contract_still_reads_what_was_ever_written_and_means_the_same_by_it(file: Path) -> None:
     model = MODELS[file.stem]
-    event = model.model_validate_json(text(file))
-    assert model.model_validate_json(event.model_dump_json(exclude_none=True)) == event
+    event = read(model, text(file))
+    assert read(model, write(event).decode()) == event
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.TYPE)
 def test_the_present_version_writes_its_golden_file_to_the_byte(event: EventType) -> None:
     file = GOLDEN / f"{event.TYPE}.json"
-    assert canonical(event.model_validate_json(text(file))) == text(file)
+    assert canonical(read(event, text(file))) == text(file)
 
 
 @pytest.mark.parametrize("event", MESH_EVENTS, ids=lambda event: event.TYPE)
 def test_a_mesh_event_is_written_without_absent_fields_and_equal_events_give_equal_bytes(event: type[Event]) -> None:
-    first, again = (event.model_validate(golden(event)) for _ in range(2))
+    first, again = (event.from_json(json.dumps(golden(event))) for _ in range(2))
     assert first.to_json() == again.to_json()
     assert json.loads(first.to_json()) == golden(event)
 
@@ -96,18 +104,18 @@ def test_a_golden_file_is_valid_by_its_schema(event: EventType) -> None:
 
 
 @pytest.mark.parametrize("event", MESH_EVENTS, ids=lambda event: event.TYPE)
-def test_readers_in_the_mesh_tolerate_a_field_that_a_newer_writer_added_anywhere(event: EventType) -> None:
-    expected = event.model_validate(golden(event))
+def test_readers_in_the_mesh_tolerate_a_field_that_a_newer_writer_added_anywhere(event: type[Event]) -> None:
+    expected = event.from_json(json.dumps(golden(event)))
     validator = Draft202012Validator(event_schema(event))
     for at, _ in objects(golden(event)):
         newer = golden(event)
         inside(newer, at)["added_later"] = {"of": ["any", "shape"]}
-        assert event.model_validate_json(json.dumps(newer)) == expected
+        assert event.from_json(json.dumps(newer)) == expected
         assert validator.is_valid(newer)
 
 
 @pytest.mark.parametrize("event", AGENCY_EVENTS, ids=lambda event: event.TYPE)
-def test_an_unknown_field_in_an_agencys_data_is_refused_with_its_path(event: EventType) -> None:
+def test_an_unknown_field_in_an_agencys_data_is_refused_with_its_path(event: type[AgencyEvent]) -> None:
     validator = Draft202012Validator(event_schema(event))
     for at, _ in objects(golden(event)["data"], ("data",)):
         unknown = golden(event)
@@ -119,7 +127,7 @@ def test_an_unknown_field_in_an_agencys_data_is_refused_with_its_path(event: Eve
 
 
 @pytest.mark.parametrize("event", AGENCY_EVENTS, ids=lambda event: event.TYPE)
-def test_an_agency_may_send_cloudevents_extensions_but_no_objects_in_them(event: EventType) -> None:
+def test_an_agency_may_send_cloudevents_extensions_but_no_objects_in_them(event: type[AgencyEvent]) -> None:
     validator = Draft202012Validator(event_schema(event))
     extended = {**golden(event), "partitionkey": "a", "sequence": 1}
     nested = {**golden(event), "partitionkey": {"a": 1}}
@@ -140,12 +148,12 @@ def test_an_event_without_a_required_field_is_refused(event: EventType) -> None:
             continue
         without = golden(event)
         del inside(without, at)[field]
-        with pytest.raises(ValidationError, match="Field required"):
-            event.model_validate_json(json.dumps(without))
+        with pytest.raises((ValidationError, Unreadable), match="Field required"):
+            read(event, json.dumps(without))
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.TYPE)
 def test_an_event_of_another_type_or_version_is_refused(event: EventType) -> None:
     for wrong in (event.TYPE.replace(".v1", ".v2"), "guichet.request.unknown.v1", ""):
-        with pytest.raises(ValidationError, match="type"):
-            event.model_validate_json(json.dumps({**golden(event), "type": wrong}))
+        with pytest.raises((ValidationError, Unreadable), match="type"):
+            read(event, json.dumps({**golden(event), "type": wrong}))

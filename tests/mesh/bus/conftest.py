@@ -238,7 +238,7 @@ class Cluster:
         """The dead letters of a topic's records, in the order of their origin, once there are `count` of them."""
         origin = f"{of.name}/".encode()
         records = await self.records(DEAD_LETTERS, count, which=lambda record: record.key.startswith(origin))
-        letters = [DeadLetter.model_validate_json(record.value) for record in records]
+        letters = [DeadLetter.from_json(record.value) for record in records]
         return sorted(letters, key=lambda letter: letter.data.origin.offset)
 
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec import convert
 from prometheus_client import CollectorRegistry
 
 from deploy.local.jsmpp import JsmppSimulator
@@ -51,7 +52,7 @@ class Publisher:
         self._told = asyncio.Event()
 
     async def publish(self, publications: Sequence[Publication]) -> None:
-        self.outcomes += [NotificationOutcome.model_validate_json(each.value) for each in publications]
+        self.outcomes += [NotificationOutcome.from_json(each.value) for each in publications]
         self._told.set()
 
     def ids(self, status: str) -> list[str]:
@@ -196,7 +197,7 @@ def accepted() -> MakeAccepted:
             agency_reference=str(number),
             service_code="birth-certificate",
             submitted_at=CLOCK.now(),
-            applicant=Applicant(language=language, **({"phone": f"+25377{number:06d}"} | applicant)),
+            applicant=convert({"language": language, "phone": f"+25377{number:06d}"} | applicant, Applicant),
         )
         data = RequestAcceptedData(request=request, timeline=Timeline())
         return RequestAccepted(id=f"accepted-{number}", source="/test", data=data)

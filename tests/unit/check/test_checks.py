@@ -46,7 +46,7 @@ def faults(observed: Observed, checker: str) -> list[Fault]:
 def set_aside(place: Place, service: str, value: bytes = b"{nonsense") -> DeadLetter:
     record = Record(*place, 0, None, b"k", value)
     publication = dead_letter(service, record, Undecodable(Reason.NOT_JSON, "it is none"))
-    return DeadLetter.model_validate_json(publication.value)
+    return DeadLetter.from_json(publication.value)
 
 
 def without_decision(observed: Observed) -> tuple[Observed, Sighting]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from typer.testing import CliRunner, Result
 
 from deploy.cli.main import app
@@ -54,7 +55,7 @@ LEDGER = {
     "notifications_sms": (
         unknown(planned("again", policy=Policy.AT_LEAST_ONCE)),
         unknown(planned("never", policy=Policy.AT_MOST_ONCE, minutes_ago=300)),
-        unknown(planned("no more", policy=Policy.AT_LEAST_ONCE).model_copy(update={"unknowns": UNKNOWNS_MAX - 1})),
+        unknown(replace(planned("no more", policy=Policy.AT_LEAST_ONCE), unknowns=UNKNOWNS_MAX - 1)),
         planned("waiting", policy=Policy.AT_LEAST_ONCE),
     ),
     "notifications_email": (unknown(planned("mail", channel=Channel.EMAIL, policy=Policy.AT_LEAST_ONCE)),),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from services.intake.domain import MAX_CHANGES, Received, Verdict
 from services.intake.handlers import publication
@@ -58,7 +59,7 @@ def at_offset(received: Received, offset: int) -> Received:
         received,
         received_at=received.received_at + later,
         published_at=received.received_at,
-        origin=received.origin.model_copy(update={"offset": offset}),
+        origin=structs.replace(received.origin, offset=offset),
         fingerprint=f"{received.origin.topic}/0/{offset}",
     )
 
@@ -225,7 +226,7 @@ def refused(received: Received, **known: str) -> Received:
 
 async def test_an_invalid_event_is_told_to_its_agency(desk: "Desk", agency: Agencies) -> None:
     (sent,) = await desk.publications(refused(agency().submits(), event_id="e", agency_reference="1"))
-    event = RequestRejected.model_validate_json(sent.value)
+    event = RequestRejected.from_json(sent.value)
     assert (sent.topic, sent.key, event.subject) == (topics.REJECTED, "cnss/e", "cnss")
     assert (event.data.event_id, event.data.agency_reference, event.data.door) == ("e", "1", Door.KAFKA)
     assert event.data.problems[0].reason is Reason.INVALID_PHONE

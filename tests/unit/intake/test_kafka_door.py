@@ -135,7 +135,7 @@ def test_an_unreadable_record_is_set_aside_and_its_agency_told(
     with pytest.raises(Undecodable) as caught:
         decode(record(value))
     (notice,) = caught.value.notices
-    told = RequestRejected.model_validate_json(notice.value)
+    told = RequestRejected.from_json(notice.value)
     assert caught.value.reason is reason
     assert (notice.topic, notice.key) == (REJECTED, "cnss/agency.cnss.events/3/42")
     assert (told.data.agency, told.data.event_id, told.data.problems[0].reason) == ("cnss", None, reason)

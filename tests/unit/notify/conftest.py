@@ -66,7 +66,7 @@ class RecordingPublisher:
 
     @property
     def outcomes(self) -> list[NotificationOutcome]:
-        return [NotificationOutcome.model_validate_json(each.value) for each in self.published]
+        return [NotificationOutcome.from_json(each.value) for each in self.published]
 
     @property
     def statuses(self) -> list[str]:

@@ -3,6 +3,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from services.notify import domain
 from services.notify.domain import State, Step, format_date, takes_sms
@@ -76,8 +77,8 @@ def test_the_language_is_the_citizens_else_the_agencys_else_the_jurisdictions(
     desk: "Desk", accepted: "MakeEvent", applicant: dict[str, object], agency: str, language: Language
 ) -> None:
     event = accepted(**applicant)
-    of_agency = event.data.request.model_copy(update={"agency": agency})
-    event = event.model_copy(update={"data": event.data.model_copy(update={"request": of_agency})})
+    of_agency = replace(event.data.request, agency=agency)
+    event = replace(event, data=replace(event.data, request=of_agency))
     notification = domain.plan(
         event,
         jurisdiction=desk.jurisdiction,
@@ -121,8 +122,8 @@ def test_a_citizen_is_never_told_the_code_of_a_service_that_the_catalogue_does_n
     desk: "Desk", accepted: "MakeEvent", language: Language
 ) -> None:
     event = accepted(language=language)
-    request = event.data.request.model_copy(update={"service_code": "XK-71_b"})
-    event = event.model_copy(update={"data": event.data.model_copy(update={"request": request})})
+    request = replace(event.data.request, service_code="XK-71_b")
+    event = replace(event, data=replace(event.data, request=request))
     notification = domain.plan(
         event,
         jurisdiction=desk.jurisdiction,
@@ -179,7 +180,7 @@ async def test_that_nobody_can_be_told_is_published_and_redelivered_to_the_byte(
     desk.later(hours=1)
     again = await desk.plan(accepted(phone=FIXED))
     assert again == first
-    outcome = NotificationOutcome.model_validate_json(first[0].value)
+    outcome = NotificationOutcome.from_json(first[0].value)
     assert (outcome.data.status, outcome.data.reason) == ("unreachable", "not_a_mobile_phone")
     assert first[0].key == "request-1"
 

@@ -26,7 +26,7 @@ def receipt(desk: "Desk", message_id: str, failure: str | None = None, ours: int
 async def match_of(desk: "Desk", message_id: str) -> Match:
     key = receipt(desk, message_id).key
     row = (await desk.receipt_rows.get_many([key]))[key]
-    return Receipt.model_validate_json(row.body).match
+    return Receipt.from_json(row.body).match
 
 
 async def test_a_receipt_makes_a_sent_message_delivered_and_a_doubled_one_changes_nothing(

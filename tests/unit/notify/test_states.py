@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
 
 from services.notify import domain
 from services.notify.domain import (
@@ -79,7 +80,7 @@ def test_a_receipt_that_was_read_before_the_reply_does_not_deliver_before_sendin
 @pytest.mark.parametrize("state", State)
 def test_a_move_is_made_only_from_where_it_can_be_made(move: str, state: State) -> None:
     make, allowed = MOVES[move]
-    notification = planned().model_copy(update={"status": state})
+    notification = replace(planned(), status=state)
     if state in allowed:
         make(notification)
     else:
@@ -89,7 +90,7 @@ def test_a_move_is_made_only_from_where_it_can_be_made(move: str, state: State) 
 
 @pytest.mark.parametrize("state", FINAL)
 def test_a_receipt_changes_nothing_that_is_final(state: State) -> None:
-    notification = planned().model_copy(update={"status": state})
+    notification = replace(planned(), status=state)
     assert domain.receipted(notification, START, reference="a", attempt=1) is notification
     assert domain.receipted(notification, START, reference="a", attempt=1, failure="expired") is notification
 
@@ -144,7 +145,7 @@ def test_retries_that_end_fail_the_notification() -> None:
 
 
 def test_what_is_unknown_is_sent_again_only_when_that_is_told_and_its_window_has_ended() -> None:
-    once = sending().model_copy(update={"policy": Policy.AT_LEAST_ONCE})
+    once = replace(sending(), policy=Policy.AT_LEAST_ONCE)
     unknown = domain.lost_sight(once, START, reason="no_answer", window=WINDOW)
     assert not domain.to_be_sent_again(unknown, START + WINDOW)
     told = domain.published(unknown)
@@ -161,7 +162,7 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.notification = planned().model_copy(update={"policy": Policy.AT_LEAST_ONCE})
+        self.notification = replace(planned(), policy=Policy.AT_LEAST_ONCE)
         self.now = START
         self.was_final: State | None = None
         self.told: list[NotificationOutcome] = []
@@ -177,7 +178,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def published(self) -> None:
-        self.told += map(NotificationOutcome.model_validate_json, self.notification.outbox)
+        self.told += map(NotificationOutcome.from_json, self.notification.outbox)
         self.notification = domain.published(self.notification)
 
     @rule(reference=st.sampled_from("ab"), failure=st.sampled_from([None, "expired"]))
@@ -196,7 +197,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def each_status_is_told_once(self) -> None:
-        told = self.told + [NotificationOutcome.model_validate_json(event) for event in self.notification.outbox]
+        told = self.told + [NotificationOutcome.from_json(event) for event in self.notification.outbox]
         assert [outcome.data.status for outcome in told] == list(self.notification.announced)
         assert len({outcome.id for outcome in told}) == len(told)
         assert len(set(self.notification.announced)) == len(told)

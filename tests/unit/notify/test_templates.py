@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from services.notify.domain import Notification, State, Step
 from services.notify.ports import Unsendable
@@ -104,7 +105,7 @@ def test_arabic_is_laid_out_from_right_to_left_and_keeps_the_direction_of_values
 
 def test_a_missing_value_makes_the_message_unsendable_rather_than_incomplete(templates: Templates) -> None:
     lacking = notification(Step.ASSIGNED)
-    lacking = lacking.model_copy(update={"personalisation": {"reference": "x", "service": "y"}})
+    lacking = replace(lacking, personalisation={"reference": "x", "service": "y"})
     with pytest.raises(Unsendable, match="not_renderable"):
         templates.short_message(lacking)
     with pytest.raises(Unsendable, match="not_renderable"):

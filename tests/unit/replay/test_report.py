@@ -160,7 +160,7 @@ def test_a_dead_letter_is_explained_by_an_event_that_may_be_none(run: Run) -> No
     doubtful = replace(run.steps[0], expect_rejected=None)
     record = Record("agency.edd.events", 0, 7, 0, None, b"k", doubtful.body)
     publication = dead_letter("intake", record, Undecodable(Reason.NOT_JSON, "it is none"))
-    run.see(DeadLetter.model_validate_json(publication.value))
+    run.see(DeadLetter.from_json(publication.value))
 
     assert judge([Answer(doubtful, Outcome.DURABLE)], run.tally) == []
     assert exit_status(judge([Answer(run.steps[2], Outcome.DURABLE)], run.tally)) == 1

@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
-from pydantic import ValidationError
 
 from shared.bus.loop import BatchLoop, dead_letter, decode_mesh_event
 from shared.bus.port import Publication, Record, Unavailable, Undecodable
-from shared.contract.events import DeadLetter
+from shared.contract.events import DeadLetter, Origin, Unreadable
 from shared.contract.reasons import Reason
 from shared.contract.topics import ACCEPTED, ASSIGNED, DEAD_LETTERS, REJECTED
 from shared.metrics import BusMetrics
@@ -67,7 +66,7 @@ def loop(handle: Doubling, publisher: MemoryPublisher, registry: CollectorRegist
 
 def dead_letters(publisher: MemoryPublisher) -> list[DeadLetter]:
     return [
-        DeadLetter.model_validate_json(publication.value)
+        DeadLetter.from_json(publication.value)
         for publication in publisher.published
         if publication.topic is DEAD_LETTERS
     ]
@@ -94,7 +93,7 @@ async def test_what_cant_be_decoded_becomes_a_dead_letter_whole_and_its_neighbou
     assert doubled(publisher) == [0, 6]
     first, second = dead_letters(publisher)
     assert (first.data.service, first.source, first.subject) == ("doubling", "/guichet/doubling", "odd/3/1")
-    assert first.data.origin.model_dump() == {"topic": "odd", "partition": 3, "offset": 1}
+    assert first.data.origin == Origin(topic="odd", partition=3, offset=1)
     assert (first.data.reason, first.data.detail) == (Reason.NOT_JSON, "these are no digits")
     assert base64.b64decode(first.data.key or "") == b"\x80"
     assert base64.b64decode(first.data.value or "") == b"\xff\x00 no number"
@@ -125,7 +124,7 @@ async def test_the_same_record_gives_the_same_dead_letter_to_the_byte() -> None:
 def test_two_services_that_set_aside_one_record_tell_of_it_in_two_events() -> None:
     refusal = Undecodable(Reason.NOT_JSON, "x")
     letters = [dead_letter(service, record(0, b"x"), refusal) for service in ("routing", "notify")]
-    ids = {DeadLetter.model_validate_json(letter.value).id for letter in letters}
+    ids = {DeadLetter.from_json(letter.value).id for letter in letters}
     assert len(ids) == 2
 
 
@@ -241,7 +240,7 @@ def test_an_event_of_the_mesh_comes_with_the_record_it_stood_in() -> None:
         (accepted().decode().encode("utf-16"), Reason.NOT_JSON),
         (b'{"id": "\xff"}', Reason.NOT_JSON),
         (b'{"id": "\\ud800"}', Reason.NOT_JSON),
-        (b"[" * 100_000, Reason.NOT_JSON),
+        (b'{"added_later": ' + b"[" * 100_000, Reason.NOT_JSON),
         (b"[]", Reason.INVALID_VALUE),
         (b"null", Reason.INVALID_VALUE),
         (b"<event/>", Reason.NOT_JSON),
@@ -268,8 +267,8 @@ def test_why_an_event_is_undecodable_names_the_field_and_repeats_nothing_of_it()
 
 def test_a_trace_in_a_log_repeats_nothing_of_an_event_that_can_t_be_read() -> None:
     broken = accepted(data={"request": {"applicant": {"phone": ["+4917139200 01"]}}, "timeline": {}})
-    with pytest.raises(ValidationError) as error:
-        ACCEPTED.event.model_validate_json(broken)
+    with pytest.raises(Unreadable) as error:
+        ACCEPTED.event.from_json(broken)
     assert "+4917139200" not in str(error.value)
 
 
