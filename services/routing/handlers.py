@@ -1,5 +1,6 @@
 """Accepted requests in, decisions out."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -45,13 +46,16 @@ async def route(
     bodies = {request_id: event.to_json() for request_id, event in proposed.items()}
     standing = await decisions.insert_new({request_id: Document(body) for request_id, body in bodies.items()})
     publications = []
+    first_decisions: Counter[str] = Counter()
     for request_id, event in proposed.items():
         if request_id in standing:
             body = standing[request_id].body
             publications.append(Publication(_TOPICS[Event.from_json(body).type], request_id, body))
         else:
-            metrics.decisions.labels("assigned" if isinstance(event, RequestAssigned) else "unroutable").inc()
+            first_decisions["assigned" if isinstance(event, RequestAssigned) else "unroutable"] += 1
             publications.append(Publication(_TOPICS[event.TYPE], request_id, bodies[request_id]))
+    for outcome, count in first_decisions.items():
+        metrics.decisions.labels(outcome).inc(count)
     return publications
 
 

@@ -59,7 +59,7 @@ STOP_SECONDS = 8.0
 FLUSH_SECONDS = 1.0
 WATCH_SECONDS = 15.0
 BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-EARLIEST_SANE = datetime(2000, 1, 1, tzinfo=UTC)
+EARLIEST_SANE_MS = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp() * 1000)
 CLOCK_TOLERANCE = timedelta(hours=1)
 
 PRODUCER_OPTIONS: dict[str, Any] = {
@@ -178,8 +178,8 @@ class KafkaPublisher:
             for place, acknowledgement in sent:
                 if not acknowledgement.done():
                     self._unresolved.setdefault(place, set()).add(acknowledgement)
-        for publication in publications:
-            self._metrics.published.labels(publication.topic.name).inc()
+        for topic, count in Counter(publication.topic.name for publication in publications).items():
+            self._metrics.published.labels(topic).inc(count)
 
     async def _place(self, producer: AIOKafkaProducer, publications: Sequence[Publication]) -> Placed:
         placed: Placed = {}
@@ -261,7 +261,8 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
         """Take one batch as FastStream brings it. Never raises: FastStream would go on past what failed."""
         consumer: AIOKafkaConsumer = message.consumer
         raw: Sequence[ConsumerRecord] = message.raw_message
-        records = [self._record(record) for record in raw]
+        latest_sane_ms = int((self.clock.now() + CLOCK_TOLERANCE).timestamp() * 1000)
+        records = [_record(record, latest_sane_ms) for record in raw]
         async with self.in_flight:
             self.batch_started = self.clock.monotonic()
             try:
@@ -313,13 +314,17 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
                 consumer.seek(partition, first[partition])
 
     async def _commit(self, consumer: AIOKafkaConsumer, records: Sequence[Record]) -> None:
-        ends = {TopicPartition(record.topic, record.partition): record.offset + 1 for record in records}
-        ends = {partition: end for partition, end in ends.items() if partition in consumer.assignment()}
-        if not ends:
+        last = {(record.topic, record.partition): record for record in records}
+        committed = {
+            partition: record
+            for place, record in last.items()
+            if (partition := TopicPartition(*place)) in consumer.assignment()
+        }
+        if not committed:
             return
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS), self.failpoints.at(Point.PUBLISHED, KafkaTimeoutError):
-                await consumer.commit(ends)
+                await consumer.commit({partition: record.offset + 1 for partition, record in committed.items()})
             await self.failpoints.reach(Point.COMMITTED, KafkaTimeoutError)
         except (CommitFailedError, IllegalStateError) as error:
             # Taken away meanwhile: the new owner does the batch again, to the same effect.
@@ -331,27 +336,23 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
             log.warning("commit failed, the next one covers it", subscription=self.name, detail=repr(error))
             return
         self.progressed = self.clock.monotonic()
-        self._note_committed(consumer, records, ends)
+        for topic, count in Counter(record.topic for record in records).items():
+            self.metrics.consumed.labels(self.loop.label(topic)).inc(count)
+        self._note_committed(consumer, committed)
 
     def _note_oldest(self, records: Sequence[Record]) -> None:
         for record in records:
-            partition = TopicPartition(record.topic, record.partition)
-            if partition not in self.oldest_uncommitted and record.recorded_at is not None:
-                self.oldest_uncommitted[partition] = record.recorded_at
+            place = (record.topic, record.partition)
+            if place not in self.oldest_uncommitted and record.recorded_at is not None:
+                self.oldest_uncommitted[TopicPartition(*place)] = record.recorded_at
 
-    def _note_committed(
-        self, consumer: AIOKafkaConsumer, records: Sequence[Record], ends: dict[TopicPartition, int]
-    ) -> None:
-        for topic, count in Counter(record.topic for record in records).items():
-            self.metrics.consumed.labels(self.loop.label(topic)).inc(count)
-        last = {TopicPartition(record.topic, record.partition): record.recorded_at for record in records}
-        for partition, end in ends.items():
+    def _note_committed(self, consumer: AIOKafkaConsumer, committed: dict[TopicPartition, Record]) -> None:
+        for partition, record in committed.items():
             self.oldest_uncommitted.pop(partition, None)
             highwater = consumer.highwater(partition) if partition in consumer.assignment() else None
-            recorded_at = last[partition]
-            if highwater is not None and highwater > end and recorded_at is not None:
+            if highwater is not None and highwater > record.offset + 1 and record.recorded_at is not None:
                 # More waits, of an age not known yet: not older than the last one done.
-                self.oldest_uncommitted[partition] = recorded_at
+                self.oldest_uncommitted[partition] = record.recorded_at
 
     def lag_seconds(self, topic: str | None) -> float:
         """Age of the oldest record not yet committed, of one topic or of all; 0 when nothing waits."""
@@ -398,24 +399,21 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
         self.joined = True
         self.progressed = self.clock.monotonic()
 
-    def _record(self, raw: ConsumerRecord) -> Record:
-        recorded_at: datetime | None = None
-        # A producer may write any number as timestamp; one that can't be true says nothing.
-        with contextlib.suppress(ValueError, OverflowError, OSError):
-            moment = datetime.fromtimestamp(raw.timestamp / 1000, UTC)
-            if EARLIEST_SANE <= moment <= self.clock.now() + CLOCK_TOLERANCE:
-                recorded_at = moment
-        return Record(
-            raw.topic,
-            raw.partition,
-            raw.offset,
-            raw.timestamp,
-            recorded_at,
-            raw.key,
-            raw.value,
-            tuple(raw.headers),
-            *((raw.problem, raw.cut) if isinstance(raw, SalvagedRecord) else ()),
-        )
+
+def _record(raw: ConsumerRecord, latest_sane_ms: int) -> Record:
+    # A producer may write any number as timestamp; one that can't be true says nothing.
+    sane = EARLIEST_SANE_MS <= raw.timestamp <= latest_sane_ms
+    return Record(
+        raw.topic,
+        raw.partition,
+        raw.offset,
+        raw.timestamp,
+        datetime.fromtimestamp(raw.timestamp / 1000, UTC) if sane else None,
+        raw.key,
+        raw.value,
+        tuple(raw.headers),
+        *((raw.problem, raw.cut) if isinstance(raw, SalvagedRecord) else ()),
+    )
 
 
 class KafkaBus:

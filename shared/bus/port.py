@@ -1,10 +1,14 @@
-"""What a handler sees of Kafka: what came in, what goes out, how it is refused."""
+"""What a handler sees of Kafka: what came in, what goes out, how it is refused.
+
+What is made for every record is a struct: that takes a tenth of the time of a frozen dataclass.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
+
+from msgspec import Struct
 
 from shared.contract.events import Event
 from shared.contract.reasons import Reason
@@ -17,8 +21,7 @@ class Unavailable(Exception):
     """A part that is needed did not answer in time. Nothing is known of what was asked of it: do it again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(Struct, frozen=True):
     """An event on its way out: bytes, so that what was stored is published again to the byte."""
 
     topic: Topic
@@ -52,8 +55,7 @@ class Stop(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """A Kafka record as it came. `recorded_at` is None where its timestamp is no sane time.
 
     `unreadable` says why its bytes could not all be read; then it is not decoded but set aside, `cut` unless they are
@@ -72,8 +74,7 @@ class Record:
     cut: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming(Generic[E]):
+class Incoming(Struct, Generic[E], frozen=True):
     """A decoded event with the record it came in."""
 
     event: E
