@@ -29,6 +29,7 @@ from shared.contract.events import (
     RequestUpdated,
     RequestUpdatedData,
     Status,
+    Timed,
     Timeline,
 )
 from shared.contract.reasons import Reason
@@ -78,7 +79,7 @@ class Claim(Part, frozen=True, kw_only=True):
     rejected: Problem | None = None
 
 
-class AppliedChange(Part, frozen=True, kw_only=True):
+class AppliedChange(Timed, frozen=True, kw_only=True):
     """One change of status, as applied."""
 
     event_id: str

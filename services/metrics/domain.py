@@ -16,13 +16,13 @@ from shared.contract.events import (
     Moment,
     NotificationOutcome,
     NotificationStatus,
-    Part,
     RequestAccepted,
     RequestAssigned,
     RequestRejected,
     RequestUnroutable,
     RequestUpdated,
     Status,
+    Timed,
     Timeline,
 )
 
@@ -109,7 +109,7 @@ def request_outcome(event: Event) -> str | None:
     return None
 
 
-class RequestState(Part, frozen=True, kw_only=True):
+class RequestState(Timed, frozen=True, kw_only=True):
     """A request as far as the events seen so far tell.
 
     `submitted_at` None: only notifications of it were seen. `resolved_on` is a day of the jurisdiction's calendar.

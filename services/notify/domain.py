@@ -36,6 +36,7 @@ from shared.contract.events import (
     RequestAssigned,
     RequestUpdated,
     Status,
+    Timed,
     Timeline,
 )
 from shared.ids import event_id, notification_id
@@ -108,7 +109,7 @@ class Alternative(Part, frozen=True, kw_only=True):
     note: str | None = None
 
 
-class Notification(Part, frozen=True, kw_only=True):
+class Notification(Timed, frozen=True, kw_only=True):
     """A row of the ledger: what should be said to whom, and how far that has come.
 
     `outbox` holds outcome events (JSON) that were decided and perhaps not published yet: as they are bytes of the

@@ -15,7 +15,7 @@ from services.notify.domain import Notification, State, next_attempt, user_messa
 from services.notify.ledger import Held, Ledger
 from services.notify.outcomes import Outcomes
 from shared.clock import Clock
-from shared.contract.events import Channel, Moment, Part
+from shared.contract.events import Channel, Moment, Part, Timed
 from shared.log import get_logger
 from shared.metrics import NotifyMetrics
 from shared.store.port import Change, Collection, Document, Row, StoreUnavailable
@@ -35,7 +35,7 @@ class Match(StrEnum):
     UNMATCHED = "unmatched"
 
 
-class Receipt(Part, frozen=True, kw_only=True):
+class Receipt(Timed, frozen=True, kw_only=True):
     """How one part of a message ended: delivered, or why not. `recipient` in E.164, if the receipt names it."""
 
     provider: str

@@ -21,7 +21,7 @@ from shared.contract.reasons import Reason
 T = TypeVar("T")
 
 Moment = Annotated[datetime, Meta(tz=True)]
-"""An instant with its zone; a Part holds it in UTC."""
+"""An instant with its zone; a Timed part holds it in UTC."""
 
 AttributeValue = str | int | float | bool
 
@@ -93,15 +93,6 @@ class Part(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     nothing in it can lead back to it.
     """
 
-    def __post_init__(self) -> None:
-        for name in _moments(type(self)):
-            moment = getattr(self, name)
-            if moment is not None and moment.tzinfo is not UTC:
-                try:
-                    force_setattr(self, name, utc(moment))
-                except ValueError as error:
-                    raise ValueError(f"{name}: {error}") from error
-
     @classmethod
     def from_json(cls, body: bytes | str) -> Self:
         """What `to_json` wrote, here or in a newer version. Raises Unreadable."""
@@ -129,11 +120,6 @@ def _decoder(part: type[Part]) -> Decoder[Any]:
     return Decoder(part)
 
 
-@cache
-def _moments(part: type[Part]) -> tuple[str, ...]:
-    return tuple(each.name for each in fields(part) if each.type in (Moment, Moment | None))
-
-
 def _invalid(message: str) -> Unreadable:
     found = _INVALID.fullmatch(message)
     said, path = found.group("said", "path") if found else (message, "")
@@ -159,6 +145,24 @@ def _written(value: T) -> T:
     return field(default_factory=lambda: value)
 
 
+class Timed(Part, frozen=True, kw_only=True):
+    """A part with moments of its own: each in UTC, whatever its zone was. ValueError if it has none."""
+
+    def __post_init__(self) -> None:
+        for name in _moments(type(self)):
+            moment = getattr(self, name)
+            if moment is not None and moment.tzinfo is not UTC:
+                try:
+                    force_setattr(self, name, utc(moment))
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from error
+
+
+@cache
+def _moments(part: type[Timed]) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(part) if each.type in (Moment, Moment | None))
+
+
 class Applicant(Part, frozen=True, kw_only=True):
     """The citizen, as far as needed to tell them something. Phone in E.164."""
 
@@ -178,7 +182,7 @@ class Place(Part, frozen=True, kw_only=True):
     longitude: float | None = None
 
 
-class Card(Part, frozen=True, kw_only=True):
+class Card(Timed, frozen=True, kw_only=True):
     """What every event about a request repeats: who asked whom for what, and the number the citizen knows."""
 
     request_id: str
@@ -190,7 +194,7 @@ class Card(Part, frozen=True, kw_only=True):
     applicant: Applicant
 
 
-class Timeline(Part, frozen=True, kw_only=True):
+class Timeline(Timed, frozen=True, kw_only=True):
     """When each step happened, by the clock of the service that took it. None: not yet, or not on this path."""
 
     published: Moment | None = None
@@ -248,7 +252,7 @@ class RequestRejectedData(Part, frozen=True, kw_only=True):
     timeline: Timeline
 
 
-class RequestUpdatedData(Part, frozen=True, kw_only=True):
+class RequestUpdatedData(Timed, frozen=True, kw_only=True):
     request: Card
     status: Status
     previous_status: Status
@@ -317,7 +321,7 @@ class DeadLetterData(Part, frozen=True, kw_only=True):
     cut: Annotated[bool, Meta(extra_json_schema={"const": True})] | None = None
 
 
-class Event(Part, frozen=True, kw_only=True):
+class Event(Timed, frozen=True, kw_only=True):
     """A CloudEvents 1.0 envelope. `subject` is the request id, `causationid` the event that brought this about."""
 
     TYPE: ClassVar[str]

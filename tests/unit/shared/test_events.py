@@ -6,11 +6,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import fields
 
-from shared.contract.events import Applicant, RequestAccepted, Timeline, Unreadable
+from services.intake import domain as intake
+from services.metrics import domain as metrics
+from services.notify import domain as notify
+from services.notify import receipts
+from shared.contract import events
+from shared.contract.events import (
+    Applicant,
+    DeadLetterData,
+    Language,
+    Moment,
+    NotificationOutcomeData,
+    NotificationStatus,
+    Origin,
+    Part,
+    RequestAccepted,
+    RequestAcceptedData,
+    Timed,
+    Timeline,
+    Unreadable,
+)
 from shared.contract.reasons import Reason
 
 GOLDEN = Path(__file__).parents[2] / "golden" / f"{RequestAccepted.TYPE}.json"
+PARTS = {
+    each
+    for module in (events, intake, metrics, notify, receipts)
+    for each in vars(module).values()
+    if isinstance(each, type) and issubclass(each, Part)
+}
 DJIBOUTI = timezone(timedelta(hours=3))
 
 
@@ -26,6 +52,12 @@ def test_a_time_is_held_in_utc_whatever_zone_it_was_written_in() -> None:
     assert read.data.request.submitted_at.tzinfo is UTC
     made = Timeline().at(sent=datetime(2026, 11, 22, 11, 30, tzinfo=DJIBOUTI))
     assert made.to_json() == b'{"sent":"2026-11-22T08:30:00Z"}'
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__qualname__)
+def test_a_part_that_has_a_time_holds_it_in_utc(part: type[Part]) -> None:
+    has_moments = any(field.type in (Moment, Moment | None) for field in fields(part))
+    assert has_moments <= issubclass(part, Timed)
 
 
 def test_a_time_without_a_zone_is_no_time() -> None:
@@ -70,3 +102,32 @@ def test_texts_are_written_as_they_are() -> None:
     written = Applicant(name=name).to_json()
     assert written.decode() == '{"name":"عائشة \\"é\\" 😀\u2028\x7f\\n\\u001f"}'
     assert Applicant.from_json(written).name == name
+
+
+def test_what_readers_rely_on_is_written_even_where_there_is_nothing_in_it() -> None:
+    accepted = RequestAccepted.from_json(GOLDEN.read_bytes())
+    empty = RequestAcceptedData(request=accepted.data.request, timeline=Timeline())
+    written = json.loads(RequestAccepted(id="1", source="/test", data=empty).to_json())
+    assert written.keys() == {"specversion", "id", "source", "type", "datacontenttype", "data"}
+    assert (written["data"]["attributes"], written["data"]["timeline"]) == ({}, {})
+    letter = DeadLetterData(
+        service="routing",
+        origin=Origin(topic="t", partition=0, offset=0),
+        recorded_at_ms=0,
+        reason=Reason.EMPTY,
+        detail="",
+    )
+    assert json.loads(letter.to_json())["headers"] == []
+    outcome = NotificationOutcomeData(
+        notification_id="n",
+        request_id="r",
+        reference="W",
+        agency="edd",
+        service_code="s",
+        step="accepted",
+        language=Language.FRENCH,
+        template="t",
+        status=NotificationStatus.FAILED,
+        timeline=Timeline(),
+    )
+    assert (json.loads(outcome.to_json())["attempts"], json.loads(outcome.to_json())["segments"]) == (0, 0)
