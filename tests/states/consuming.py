@@ -30,6 +30,8 @@ CALLS_MAX = 4
 DRAINING_TURNS_MAX = 3
 
 SETTINGS = settings(deadline=None, max_examples=300, stateful_step_count=30, print_blob=True)
+MORE_RUNS = settings(SETTINGS, max_examples=500)
+"""For a machine in which it takes several steps that go together until something can go wrong."""
 
 Member = MemoryConsumer[Any]
 limits = st.integers(1, 6)
@@ -94,7 +96,7 @@ class Consuming(RuleBasedStateMachine):
         member = self.waiting[who % len(self.waiting)]
         self.run(self.turn(member, limit, begin), fates=fates)
 
-    @precondition(lambda self: self.log.committed)
+    @precondition(lambda self: self.log.committed and not self.waiting)
     @rule(place=st.integers(0, 5), back=st.integers(1, 5))
     def records_are_delivered_again(self, place: int, back: int) -> None:
         """As after a crash whose commits got lost, or where an operator sets an offset back."""

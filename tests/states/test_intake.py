@@ -2,12 +2,13 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 
-from services.intake.domain import Received
+from services.intake.domain import Claim, Received, claim_key
 from services.intake.handlers import Intake, publication
 from services.intake.kafka import decoder
 from shared.bus.loop import Decode, Handle
@@ -45,6 +46,9 @@ def written(event_id: str, kind: str, time: str, data: dict[str, str]) -> Agency
     return {"specversion": "1.0", "id": event_id, "source": "/a", "type": kind, "time": time, "data": data}
 
 
+agency_events = st.lists(submissions() | changes(), min_size=1, max_size=4)
+
+
 class IntakeOfAnAgency(Replicated):
     """An agency writes what it likes, under event ids that it uses again by mistake."""
 
@@ -64,7 +68,12 @@ class IntakeOfAnAgency(Replicated):
 
         return decoder(JURISDICTION, self.clock), handle
 
-    @rule(events=st.lists(submissions() | changes(), min_size=1, max_size=4))
+    @initialize(events=agency_events)
+    def the_first_process_starts(self, events: list[AgencyEvent]) -> None:
+        super().the_first_process_starts()
+        self.the_agency_writes(events)
+
+    @rule(events=agency_events)
     def the_agency_writes(self, events: list[AgencyEvent]) -> None:
         for event in events:
             self.append(event["data"]["agency_reference"].encode(), json.dumps(event).encode())
@@ -92,6 +101,7 @@ class IntakeOfAnAgency(Replicated):
         for request_id in requests:
             self.its_changes_follow_each_other([each for each in updated if each.subject == request_id], taken)
         assert {event.subject for event in updated} <= set(requests)
+        self.each_event_is_timed_from_when_it_first_came([*accepted, *updated])
 
     def each_event_id_stands_for_one_body_and_has_one_verdict(
         self, accepted: list[RequestAccepted], updated: list[RequestUpdated], rejected: list[RequestRejected]
@@ -120,6 +130,14 @@ class IntakeOfAnAgency(Replicated):
                 assert verdict.data.status == said["status"]
             assert self.number_of(verdict) == said["agency_reference"]
         return taken
+
+    def each_event_is_timed_from_when_it_first_came(self, told: Sequence[RequestAccepted | RequestUpdated]) -> None:
+        """However often it had to come again before it could be told."""
+        claims = self.tables.get("claims", {})
+        for event in told:
+            claim = Claim.from_json(claims[claim_key("cnss", event.causationid or "")].body)
+            steps = event.data.timeline
+            assert (steps.published, steps.received) == (claim.timeline.published, claim.timeline.received)
 
     def its_changes_follow_each_other(self, changes: list[RequestUpdated], taken: dict[str, bytes]) -> None:
         """Also in the order in which they first came, which is that of their topic."""

@@ -1,13 +1,13 @@
 """Metrics, whatever fails: each event counts once in a process, and what is kept of a request is what they all say."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
-from msgspec.structs import replace
+from hypothesis.stateful import initialize, rule
+from msgspec import structs
 from prometheus_client import CollectorRegistry
 
 from services.metrics.domain import RequestState, request_outcome
@@ -17,6 +17,7 @@ from services.metrics.tally import Tally
 from shared.bus.loop import Decode, Handle, decode_mesh_event
 from shared.contract.events import (
     Event,
+    Office,
     RequestAssigned,
     RequestAssignedData,
     Status,
@@ -25,11 +26,15 @@ from shared.contract.events import (
 from shared.contract.topics import ACCEPTED, ASSIGNED, UPDATED
 from shared.metrics import LatencyMetrics
 from shared.store.port import Store
-from tests.states.consuming import PARTITIONS, SETTINGS, START, Consuming
-from tests.states.requests import JURISDICTION, accepted, card, updated
+from tests.states import requests
+from tests.states.consuming import MORE_RUNS, PARTITIONS, START, Consuming
+from tests.states.requests import accepted, card, updated
 
 TOPICS = (ACCEPTED, ASSIGNED, UPDATED)
-OFFICE = JURISDICTION.offices["plateau"]
+OFFICES = {str(number): Office(id=str(number), name=f"Office {number}") for number in range(4)}
+"""One for each request, so that what is counted by office is counted by request."""
+
+JURISDICTION = replace(requests.JURISDICTION, offices=OFFICES)
 TIMEZONE = JURISDICTION.timezone
 
 
@@ -40,7 +45,7 @@ def assigned(number: int) -> RequestAssigned:
         source="/test",
         data=RequestAssignedData(
             request=card(number),
-            office=OFFICE,
+            office=OFFICES[str(number)],
             due=START.date() - timedelta(days=number % 2),
             rule="r",
             rules_version="v",
@@ -51,7 +56,7 @@ def assigned(number: int) -> RequestAssigned:
 
 EVENTS: dict[str, Event] = {
     event.id: event
-    for number in range(2)
+    for number in range(len(OFFICES))
     for event in (
         accepted(number),
         assigned(number),
@@ -59,6 +64,9 @@ EVENTS: dict[str, Event] = {
         updated(number, 2, Status.RESOLVED),
     )
 }
+
+
+some_events = st.lists(st.sampled_from(sorted(EVENTS)), min_size=4, max_size=10)
 
 
 @dataclass
@@ -71,9 +79,8 @@ class Counted:
     def requests(self, outcome: str) -> float:
         return self.value("guichet_requests_total", agency="cnss", outcome=outcome)
 
-    @property
-    def promises(self) -> dict[str, float]:
-        return {kept: self.value("guichet_promises_total", office=OFFICE.id, kept=kept) for kept in ("yes", "no")}
+    def promises(self, office: str, kept: str) -> float:
+        return self.value("guichet_promises_total", office=office, kept=kept)
 
     def value(self, sample: str, **labels: str) -> float:
         found = self.registry.get_sample_value(sample, labels)
@@ -94,20 +101,25 @@ class MetricsOfRequests(Consuming):
     async def service(self, store: Store) -> tuple[Decode[Any], Handle[Any]]:
         registry = CollectorRegistry()
         metrics = LatencyMetrics(registry)
-        requests = store.collection("requests")
-        open_requests = OpenRequests(requests, clock=self.clock, metrics=metrics, offices=JURISDICTION.offices)
+        rows = store.collection("requests")
+        open_requests = OpenRequests(rows, clock=self.clock, metrics=metrics, offices=JURISDICTION.offices)
         await open_requests.load()
         self.processes.append(Counted(registry, open_requests))
         handle: Handle[Any] = partial(
             observe,
-            requests=requests,
+            requests=rows,
             open_requests=open_requests,
             tally=Tally(metrics, JURISDICTION),
             timezone=TIMEZONE,
         )
         return decode_mesh_event(TOPICS), handle
 
-    @rule(event_ids=st.lists(st.sampled_from(sorted(EVENTS)), min_size=1, max_size=4))
+    @initialize(event_ids=some_events)
+    def the_first_process_starts(self, event_ids: list[str]) -> None:
+        super().the_first_process_starts()
+        self.something_is_told(event_ids)
+
+    @rule(event_ids=some_events)
     def something_is_told(self, event_ids: list[str]) -> None:
         self.told.update(event_ids)
         for event_id in event_ids:
@@ -127,24 +139,28 @@ class MetricsOfRequests(Consuming):
         assert {key: in_any_order(state) for key, state in kept.items()} == {
             key: in_any_order(state) for key, state in expected.items()
         }
-        self.each_event_counts_in_a_process_and_in_none_twice(list(expected.values()))
-        waiting = sum(state.is_open and state.office is not None for state in expected.values())
-        assert self.processes[-1].value("guichet_open_requests", office=OFFICE.id) == waiting
+        self.each_event_counts_in_a_process_and_in_none_twice()
+        for office in OFFICES:
+            state = expected.get(f"request-{office}", RequestState())
+            self.its_promise_counts_in_a_process_and_in_none_twice(office, state)
+            is_waiting = state.is_open and state.office is not None
+            assert self.processes[-1].value("guichet_open_requests", office=office) == is_waiting
 
-    def each_event_counts_in_a_process_and_in_none_twice(self, states: list[RequestState]) -> None:
+    def each_event_counts_in_a_process_and_in_none_twice(self) -> None:
         for outcome in ("accepted", "assigned", "resolved"):
             told = sum(request_outcome(EVENTS[event_id]) == outcome for event_id in self.told)
             counts = [process.requests(outcome) for process in self.processes]
             assert max(counts) <= told <= sum(counts), "an event was not counted, or twice"
+
+    def its_promise_counts_in_a_process_and_in_none_twice(self, office: str, state: RequestState) -> None:
         for kept, answer in (("yes", True), ("no", False)):
-            promised = sum(state.promise_kept is answer for state in states)
-            counts = [process.promises[kept] for process in self.processes]
-            assert max(counts) <= promised <= sum(counts), "a promise was not counted, or twice"
+            counts = [process.promises(office, kept) for process in self.processes]
+            assert max(counts) == (state.promise_kept is answer), "a promise was not counted, or twice"
 
 
 def in_any_order(state: RequestState) -> RequestState:
-    return replace(state, counted=tuple(sorted(state.counted)))
+    return structs.replace(state, counted=tuple(sorted(state.counted)))
 
 
 test_whatever_fails_each_event_counts_once_and_open_requests_are_what_all_events_say = MetricsOfRequests.TestCase
-test_whatever_fails_each_event_counts_once_and_open_requests_are_what_all_events_say.settings = SETTINGS
+test_whatever_fails_each_event_counts_once_and_open_requests_are_what_all_events_say.settings = MORE_RUNS

@@ -5,7 +5,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 from prometheus_client import CollectorRegistry
 
 from services.routing.domain import Calendar, Condition, Rule, Rules
@@ -32,6 +32,7 @@ RULES = {
 
 numbers = st.integers(1, 6)
 services = st.sampled_from(["birth", "passport", "unheard-of"])
+some_requests = st.lists(st.tuples(numbers, services), min_size=1, max_size=4)
 
 
 class RoutingOfRequests(Replicated):
@@ -55,6 +56,7 @@ class RoutingOfRequests(Replicated):
         )
         return decode_mesh_event([ACCEPTED]), handle
 
+    @precondition(lambda self: self.waiting)
     @rule(version=st.sampled_from(sorted(RULES)))
     def the_rules_change(self, version: str) -> None:
         """And every process is started anew with them, one by one."""
@@ -63,13 +65,25 @@ class RoutingOfRequests(Replicated):
             self.run(self.start())
             self.log.leave(member)
 
-    @rule(requests=st.lists(st.tuples(numbers, services), min_size=1, max_size=4))
+    @initialize(requests=some_requests)
+    def the_first_process_starts(self, requests: list[tuple[int, str]]) -> None:
+        super().the_first_process_starts()
+        self.requests_are_accepted(requests)
+
+    @rule(requests=some_requests)
     def requests_are_accepted(self, requests: list[tuple[int, str]]) -> None:
         """Or come again, perhaps with another body: then the first is what was decided on."""
         for number, service in requests:
             event = accepted(number, service, at=self.clock.now())
             place = ACCEPTED.name, number % PARTITIONS
             self.log.append(place, event.data.request.request_id.encode(), event.to_json(), self.clock.now())
+
+    @invariant()
+    def what_is_committed_was_told(self) -> None:
+        self.every_copy_of_an_event_is_the_same_to_the_byte()
+        told = {publication.key for publication in self.events.values()}
+        for place, end in self.log.committed.items():
+            assert {(record.key or b"").decode() for record in self.log.records[place][:end]} <= told
 
     def check(self) -> None:
         first: dict[str, RequestAccepted] = {}
