@@ -39,7 +39,7 @@ up: $(VENV)/.demo ## Start the mesh on this machine and leave it running until C
 
 # Real parts are waited for, most of the time: what needs none, and the fuzzing, run beside them.
 test: lint ## Everything: style, types, architecture, and every test on real parts
-	@$(MAKE) --no-print-directory -j2 --output-sync=line offline mesh
+	@$(MAKE) --no-print-directory -j2 --output-sync=line mesh offline
 
 offline: unit fuzz
 

@@ -141,7 +141,7 @@ class SmppProvider:
 
     @property
     def connected(self) -> bool:
-        return self._bound.is_set()
+        return self._session is not None and self._session.is_open
 
     async def start(self) -> None:
         self._connecting = asyncio.create_task(self._stay_connected(), name=self.name)
@@ -155,6 +155,9 @@ class SmppProvider:
     async def available(self) -> None:
         while True:
             await self._bound.wait()
+            if not self.connected:  # it is just ending, and says so before it has let go of everything
+                await asyncio.sleep(RECONNECT_SECONDS[0])
+                continue
             pause_seconds = self._paused_until - self._clock.monotonic()
             if pause_seconds <= 0:
                 return
