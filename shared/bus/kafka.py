@@ -110,12 +110,13 @@ class KafkaPublisher:
         self._producer: AIOKafkaProducer | None = None
         self._unresolved: dict[Place, set[Acknowledgement]] = {}
         self._fatal: str | None = None
+        self._given_up = False
+        self._replacing = asyncio.Lock()
 
     @property
     def broken(self) -> str | None:
-        """Why the producer can't be used any more. Only a new process mends that."""
-        # A fault of its own ends aiokafka's sender; from then on it refuses everything, and starts no other.
-        if self._producer is not None and self._producer._sender.sender_task.done():
+        """Why the producer can't be used, until another in its place has published something."""
+        if self._producer is not None and self._is_spent(self._producer):
             return self._fatal or "its sender has ended"
         return self._fatal
 
@@ -135,6 +136,10 @@ class KafkaPublisher:
 
     async def stop(self) -> None:
         """Close, once what is under way is acknowledged, or will not be soon."""
+        self._given_up = False
+        await self._close()
+
+    async def _close(self) -> None:
         if self._producer is None:
             return
         producer, self._producer = self._producer, None
@@ -157,7 +162,7 @@ class KafkaPublisher:
 
     async def publish(self, publications: Sequence[Publication]) -> None:
         """See Publisher.publish."""
-        producer = self._connected()
+        producer = await self._usable()
         sent: list[tuple[Place, Acknowledgement]] = []
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
@@ -170,7 +175,8 @@ class KafkaPublisher:
             self._raise_failures(acknowledgement for _, acknowledgement in sent)
         except (OutOfOrderSequenceNumber, ProducerFenced) as error:
             # https://github.com/aio-libs/aiokafka/issues/1017: such a producer never recovers.
-            self._fatal = repr(error)
+            if producer is self._producer:
+                self._fatal, self._given_up = repr(error), True
             raise Unavailable(f"Kafka producer is broken: {error!r}") from error
         except (KafkaError, TimeoutError) as error:
             raise Unavailable(f"Kafka did not acknowledge: {error!r}") from error
@@ -178,6 +184,8 @@ class KafkaPublisher:
             for place, acknowledgement in sent:
                 if not acknowledgement.done():
                     self._unresolved.setdefault(place, set()).add(acknowledgement)
+        if producer is self._producer:
+            self._fatal = None
         for topic, count in Counter(publication.topic.name for publication in publications).items():
             self._metrics.published.labels(topic).inc(count)
 
@@ -231,6 +239,28 @@ class KafkaPublisher:
                     builder = producer.create_batch()
                     builder.append(key=key, value=value, timestamp=None)
             sent.append((place, await producer.send_batch(builder, topic, partition=partition)))
+
+    async def _usable(self) -> AIOKafkaProducer:
+        """The producer; in the place of one that will never recover, a new one.
+
+        What was under way through that one may be written or not: whoever published it was told so, and publishes it
+        again, to the byte.
+        """
+        async with self._replacing:
+            if self._producer is not None and (self._given_up or self._is_spent(self._producer)):
+                log.warning("the producer is replaced", detail=self.broken)
+                await self._close()
+                self._unresolved.clear()
+                self._given_up = True
+            if self._given_up:
+                await self.start()
+                self._given_up = False
+            return self._connected()
+
+    @staticmethod
+    def _is_spent(producer: AIOKafkaProducer) -> bool:
+        """Whether a fault of its own has ended aiokafka's sender: then it refuses everything, and starts no other."""
+        return bool(producer._sender.sender_task.done())
 
     def _connected(self) -> AIOKafkaProducer:
         if self._producer is None:

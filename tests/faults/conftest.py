@@ -323,17 +323,14 @@ async def assert_nothing_passes(
     intake: Running, routing: Running, agency: Agency, log: Log
 ) -> tuple[list[Answer], list[str]]:
     """While neither's store works. What intake refused meanwhile, and the requests that wait for routing."""
-    committed = await log.committed("routing", ACCEPTED)
-    put_back = await routing.metric(PUT_BACK)
     waiting = await log.publish_accepted(100)
+    # What was under way when the store went away may still be committed before the first batch is put back.
+    await until_put_back(routing)
+    committed = await log.committed("routing", ACCEPTED)
     refused = await agency.submit_many(intake, 10)
     assert {(answer.status, answer.retry_after) for answer in refused} == {(503, "5")}
     assert max(answer.seconds for answer in refused) < ANSWER_SECONDS
-
-    async def tried_again() -> bool:
-        return await routing.metric(PUT_BACK) > put_back
-
-    await until(tried_again)
+    await until_put_back(routing)
     assert await log.committed("routing", ACCEPTED) == committed
     assert not (await log.read(ASSIGNED, UNROUTABLE)).keys() & set(waiting)
     lives = await asyncio.gather(*(service.get("/live") for service in (intake, routing)))
@@ -341,6 +338,16 @@ async def assert_nothing_passes(
     ready = await asyncio.gather(*(service.get("/ready") for service in (intake, routing)))
     assert [(status, "store" in why) for status, why in ready] == [(503, True)] * 2
     return refused, waiting
+
+
+async def until_put_back(service: Running) -> None:
+    """Return when the service has put one more batch back."""
+    before = await service.metric(PUT_BACK)
+
+    async def put_back() -> bool:
+        return await service.metric(PUT_BACK) > before
+
+    await until(put_back)
 
 
 async def until(holds: Callable[[], Awaitable[bool]], *, within_seconds: float = PATIENCE_SECONDS) -> float:
