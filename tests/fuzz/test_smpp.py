@@ -18,7 +18,7 @@ from deploy.local.journal import Journal, read_journal
 from deploy.local.pdu import Command, Pdu, Status
 from deploy.local.ports import LOOPBACK
 from deploy.local.smsc import Policy, Smsc, SmscFaults
-from services.notify.ports import Answer, Later, Refused, Sent, ShortMessage, Unknown
+from services.notify.ports import Answer, Declined, Later, Refused, Sent, ShortMessage, Unknown
 from services.notify.providers.smpp import SmppProvider
 from services.notify.sms import PARTS_MAX, encode
 from shared.clock import SystemClock
@@ -207,7 +207,7 @@ def test_every_submission_has_one_answer_whatever_the_smsc_says(run: Run) -> Non
 
     def assert_honest(answers: list[Answer], script: Script) -> None:
         for answer in answers:
-            assert isinstance(answer, Sent | Refused | Later | Unknown)
+            assert isinstance(answer, Sent | Refused | Declined | Later | Unknown)
             if all(isinstance(said, Said) and said.length is None and not said.accepts() for said in script.said):
                 assert not isinstance(answer, Sent)
 

@@ -19,7 +19,7 @@ from deploy.local import faults
 from deploy.local.journal import Journal, read_journal
 from deploy.local.ports import LOOPBACK
 from deploy.local.smtp import Sink, SmtpFaults
-from services.notify.ports import Answer, Later, Mail, Refused, Sent, Unknown
+from services.notify.ports import Answer, Declined, Later, Mail, Refused, Sent, Unknown
 from services.notify.providers.smtp import SmtpProvider
 from shared.clock import ManualClock
 from shared.contract.events import Language
@@ -148,12 +148,12 @@ def test_every_mail_has_one_answer_whatever_the_server_says(run: Run) -> None:
             pass
 
     def assert_honest(answer: Answer, script: Script) -> None:
-        assert isinstance(answer, Sent | Refused | Later | Unknown)
+        assert isinstance(answer, Sent | Refused | Declined | Later | Unknown)
         if script.at != ".":
             assert answer != Unknown("invalid_answer") or script.at == "DATA"
         elif isinstance(answer, Sent):
             assert re.search(rb"^250", script.said, re.MULTILINE)
-        elif isinstance(answer, Refused):
+        elif isinstance(answer, Refused | Declined):
             assert re.search(rb"^5\d\d", script.said, re.MULTILINE)
         elif isinstance(answer, Later) and answer not in (Later("not_connected"), Later("connection_lost")):
             # Once a mail was handed over, only a refusal is a reason to send it again.
@@ -227,7 +227,7 @@ def test_a_mail_arrives_as_it_was_written_or_not_at_all(run: Run, tmp_path: Path
         hostile = any(break_ in field for break_ in BREAKS for field in (each.subject, each.recipient, each.id))
         if hostile:
             assert answer == Refused("unsendable")
-        assert isinstance(answer, Sent | Refused)
+        assert isinstance(answer, Sent | Refused | Declined)
         return isinstance(answer, Sent)
 
     def assert_arrived(written: Mail, raw: bytes, recipients: list[str]) -> None:
