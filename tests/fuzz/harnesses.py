@@ -82,6 +82,9 @@ def batch(data: bytes) -> None:
 
 
 class _Nowhere:
+    def is_closing(self) -> bool:
+        return False
+
     def write(self, data: bytes) -> None:
         """What is answered is nobody's."""
 
