@@ -272,6 +272,8 @@ def committed_after(observed: Observed) -> list[Finding]:
                 if (end := sample.ends.get((topic, partition))) is not None and offset > end
             ]
     for before, after in pairwise(samples):
+        if after.afresh:
+            continue
         for group, offsets in after.committed.items():
             earlier = before.committed.get(group, {})
             findings += [

@@ -223,10 +223,15 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How far each consumer group has committed, and where each partition ended right after that was asked."""
+    """How far each consumer group has committed, and where each partition ended right after that was asked.
+
+    `afresh`: brokers ended or stood still since the sample before. What a broker says in its first moments can be
+    seconds older than what was acknowledged, so that one who asks then begins there again, and is right to.
+    """
 
     committed: Mapping[str, Mapping[TopicPlace, int]]
     ends: Mapping[TopicPlace, int]
+    afresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,7 +236,7 @@ def _committed_past_the_end(observed: Observed) -> Observed | None:
 
 
 def _committed_goes_back(observed: Observed) -> Observed | None:
-    return _resampled(observed, lambda last: [_moved(last, committed=1, ends=1), last])
+    return _resampled(observed, lambda last: [_moved(last, committed=1, ends=1), replace(last, afresh=False)])
 
 
 def _committed_too_early(observed: Observed) -> Observed | None:

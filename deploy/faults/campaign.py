@@ -153,7 +153,8 @@ async def run_campaign(programme: Programme, directory: Path, topics: ApplyTopic
                 "A campaign needs parts of its own to break: unset KAFKA_BOOTSTRAP_SERVERS, SMPP_HOST, SMTP_HOST."
             )
         tell(f"the mesh runs; seed {programme.seed}")
-        scene, monitor = Scene(mesh, mesh.kafka), Monitor(mesh.bootstrap)
+        scene = Scene(mesh, mesh.kafka)
+        monitor = Monitor(mesh.bootstrap, settled=lambda: scene.brokers_settled)
         fire = _Fire(scene, monitor, tell, until=monotonic() + programme.seconds)
         agencies = Agencies(mesh, read_keys(folder), seed=programme.seed, speed=programme.speed)
         async with _beside(monitor.run()), _beside(scene.look_after()):

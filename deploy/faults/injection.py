@@ -95,34 +95,38 @@ async def _rebalance_storm(scene: Scene, fault: Fault) -> float:
 
 async def _leader_killed(scene: Scene, fault: Fault) -> float:
     at = scene.now()
-    await scene.kafka.kill(int(fault.target))
-    await asyncio.sleep(fault.seconds)
-    await scene.kafka.restart(int(fault.target))
+    with scene.disturbing_brokers():
+        await scene.kafka.kill(int(fault.target))
+        await asyncio.sleep(fault.seconds)
+        await scene.kafka.restart(int(fault.target))
     return at
 
 
 async def _broker_frozen(scene: Scene, fault: Fault) -> float:
     at = scene.now()
-    async with _frozen(scene, f"kafka-{fault.target}"):
-        await asyncio.sleep(fault.seconds)
+    with scene.disturbing_brokers():
+        async with _frozen(scene, f"kafka-{fault.target}"):
+            await asyncio.sleep(fault.seconds)
     return at
 
 
 async def _brokers_short(scene: Scene, fault: Fault) -> float:
     scene.now()
     killed = [index for index in range(len(scene.kafka.processes)) if index != int(fault.target)]
-    await asyncio.gather(*map(scene.kafka.kill, killed))
-    await asyncio.sleep(fault.seconds)
-    back = scene.now()
-    await asyncio.gather(*map(scene.kafka.restart, killed))
+    with scene.disturbing_brokers():
+        await asyncio.gather(*map(scene.kafka.kill, killed))
+        await asyncio.sleep(fault.seconds)
+        back = scene.now()
+        await asyncio.gather(*map(scene.kafka.restart, killed))
     return back
 
 
 async def _brokers_restarted(scene: Scene, _fault: Fault) -> float:
     scene.now()
-    await scene.kafka.kill_all()
-    back = monotonic()
-    await asyncio.gather(*map(scene.kafka.restart, range(len(scene.kafka.processes))))
+    with scene.disturbing_brokers():
+        await scene.kafka.kill_all()
+        back = monotonic()
+        await asyncio.gather(*map(scene.kafka.restart, range(len(scene.kafka.processes))))
     return back
 
 
@@ -266,7 +270,5 @@ _INJECT: Final[Mapping[Kind, Inject]] = {
     Kind.SMTP_GARBLING: _smtp(SmtpFaults(many_lines_share=0.1, bad_code_share=0.1, no_line_end_share=0.1)),
 }
 
-
-def can_inject(kind: Kind) -> bool:
-    """Whether there is a way to do it."""
-    return kind in _INJECT
+if undone := set(Kind) - _INJECT.keys():
+    raise AssertionError(f"there is no way to do {undone}")

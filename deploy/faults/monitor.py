@@ -1,7 +1,9 @@
 """Watches how far every consumer group is while brokers come and go."""
 
 import asyncio
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final
 
@@ -36,11 +38,14 @@ class _Look:
 class Monitor:
     """Takes samples of committed offsets until cancelled."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, *, settled: Callable[[], bool] = lambda: True) -> None:
+        """`settled` says whether what brokers say now is what was acknowledged; other samples are not kept."""
         self._bootstrap = bootstrap
-        self._recent: list[_Look] = []
+        self._settled = settled
+        self._recent: deque[_Look] = deque(maxlen=RECENT_MAX)
         self.kept: list[Sample] = []
         self._kept_at = 0.0
+        self._afresh = False
         self._taken = asyncio.Event()
 
     async def run(self) -> None:
@@ -95,10 +100,13 @@ class Monitor:
         earlier = [look.sample.ends for look in self._recent if look.at <= at - PROMPT_SECONDS]
         if earlier:
             late = late or any(behind(sample, earlier[-1])) or sum(sample.ends.values()) == sum(earlier[-1].values())
-        self._recent = [*self._recent[-RECENT_MAX:], _Look(at, sample, late)]
-        if at - self._kept_at >= KEPT_EVERY_SECONDS:
-            self.kept.append(sample)
+        self._recent.append(_Look(at, sample, late))
+        if not self._settled():
+            self._afresh = True
+        elif at - self._kept_at >= KEPT_EVERY_SECONDS:
+            self.kept.append(replace(sample, afresh=self._afresh))
             self._kept_at = at
+            self._afresh = False
         self._taken.set()
 
     async def _next(self) -> None:

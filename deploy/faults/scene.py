@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
@@ -17,6 +17,9 @@ from deploy.local.mesh import LocalMesh
 from deploy.local.process import PartFailed
 
 LOOK_SECONDS: Final = 2.0
+SETTLED_SECONDS: Final = 10.0
+"""For so long after a broker came back, consumers may begin again where it thought them to be."""
+
 DEAD_LOOKS: Final = 3
 """How often in a row a service has to say that it should be restarted before it is, as an orchestrator would."""
 
@@ -38,6 +41,8 @@ class Scene:
     shrunk: set[str] = field(default_factory=set)
     """The services of which a replica was removed: what that one had counted is gone."""
     _busy: Counter[str] = field(default_factory=Counter)
+    _brokers_disturbed: int = 0
+    _brokers_left_alone_at: float = 0.0
 
     def now(self) -> float:
         """This moment: noted for the checkers, and told on the monotonic clock."""
@@ -52,6 +57,21 @@ class Scene:
             yield
         finally:
             self._busy.subtract(names)
+
+    @contextmanager
+    def disturbing_brokers(self) -> Iterator[None]:
+        """While brokers are being ended, frozen, or brought back."""
+        self._brokers_disturbed += 1
+        try:
+            yield
+        finally:
+            self._brokers_disturbed -= 1
+            self._brokers_left_alone_at = monotonic()
+
+    @property
+    def brokers_settled(self) -> bool:
+        """Whether all brokers run and know again what they knew before they were disturbed."""
+        return not self._brokers_disturbed and monotonic() - self._brokers_left_alone_at > SETTLED_SECONDS
 
     async def look_after(self) -> None:
         """Until cancelled, start again what ended by itself or says at /live that it should be: an orchestrator."""

@@ -378,6 +378,15 @@ def test_the_replicas_of_a_service_count_together_since_the_last_of_them_started
     assert together([{started: 3.0, decided: 2.0}, None]) is None
 
 
+def test_an_offset_may_go_back_only_where_brokers_were_disturbed_in_between(sound: Observed) -> None:
+    assert sound.samples
+    last = sound.samples[-1]
+    back = replace(last, committed={"guichet-intake": {("agency.edd.events", 0): 8}})
+
+    assert faults(replace(sound, samples=[last, back, last]), "I8") == [Fault.STALE]
+    assert faults(replace(sound, samples=[last, replace(back, afresh=True), last]), "I8") == []
+
+
 def test_a_group_that_has_never_committed_is_behind(sound: Observed) -> None:
     assert sound.samples
     last = sound.samples[-1]
