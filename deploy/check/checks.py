@@ -523,7 +523,7 @@ def _without_fallback(observed: Observed) -> list[Finding]:
 def _sent_again(observed: Observed) -> list[Finding]:
     """What providers accepted more often than it may have been sent."""
     allowed = _copies_allowed(observed)
-    by_reference: dict[int | None, int] = {user_message_reference(key): times for key, times in allowed.items()}
+    by_address = _by_address(observed, allowed)
     parts: dict[tuple[str, int | None, int, str], list[ShortMessage]] = defaultdict(list)
     for message in observed.short_messages or ():
         parts[message.recipient, message.user_message_reference, message.part, message.octets].append(message)
@@ -533,9 +533,12 @@ def _sent_again(observed: Observed) -> list[Finding]:
     return [
         *(
             finding
-            for (_, reference, part, _), messages in parts.items()
+            for (recipient, reference, part, _), messages in parts.items()
             for finding in _of_copies(
-                observed, f"part {part} of message {messages[0].message_id}", messages, by_reference.get(reference)
+                observed,
+                f"part {part} of message {messages[0].message_id}",
+                messages,
+                by_address.get((recipient, reference), by_address.get((None, reference))),
             )
         ),
         *(
@@ -559,6 +562,17 @@ def _copies_allowed(observed: Observed) -> dict[str, int]:
         for row in observed.ledger.values()
         if NotificationStatus.UNKNOWN in row.announced
     }
+
+
+def _by_address(observed: Observed, allowed: Mapping[str, int]) -> dict[tuple[str | None, int | None], int]:
+    """By recipient, None where the ledger doesn't say, and the message's reference, which many share: 16 bits."""
+    times_by_address: dict[tuple[str | None, int | None], int] = {}
+    for key, times in allowed.items():
+        row = (observed.ledger or {}).get(key)
+        recipient = row.recipient.removeprefix("+") if row and row.recipient else None
+        address = recipient, user_message_reference(key)
+        times_by_address[address] = max(times, times_by_address.get(address, 0))
+    return times_by_address
 
 
 def _of_copies(

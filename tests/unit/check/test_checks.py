@@ -3,6 +3,7 @@
 import base64
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from deploy.check.observed import (
     Sightings,
     together,
 )
-from services.notify.domain import State
+from services.notify.domain import State, user_message_reference
 from shared.bus.loop import dead_letter
 from shared.bus.port import Record, Undecodable
 from shared.contract.events import (
@@ -183,6 +184,22 @@ def test_a_message_sent_again_is_explained_by_its_row_that_is_unknown(sound: Obs
     explained = with_row(twice, unknown(row_of(sound, AT_LEAST_ONCE)))
     assert faults(explained, "I5") == []
     assert faults(replace(explained, faults=[again.at - timedelta(seconds=30)]), "I5") == []
+
+
+def test_a_message_to_somebody_else_that_shares_its_reference_explains_nothing_and_hides_nothing(
+    sound: Observed,
+) -> None:
+    twice, _ = sent_again(sound, AT_LEAST_ONCE)
+    row = row_of(sound, AT_LEAST_ONCE)
+    shared = user_message_reference(row.id)
+    other = next(key for key in map(str, count()) if user_message_reference(key) == shared)
+    stranger = unknown(replace(row, id=other, recipient="+25377000000", references=()), times=0)
+
+    def copies_found(observed: Observed) -> list[str]:
+        return [finding.what for finding in found(observed, "I5") if "accepted" in finding.what]
+
+    assert copies_found(with_row(twice, stranger)) == ["was accepted 2 times"]
+    assert copies_found(with_row(with_row(twice, unknown(row)), stranger)) == []
 
 
 def test_a_step_that_is_told_at_most_once_is_doubled_by_a_copy_though_it_was_unknown(sound: Observed) -> None:
