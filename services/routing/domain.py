@@ -118,8 +118,10 @@ class Rules:
 
     def first_match(self, request: RequestAcceptedData) -> Rule | None:
         """The first rule whose condition holds; None if there is none, or the service is not in the catalogue."""
-        candidates = self.by_service.get(request.request.service_code, ())
-        return next((rule for rule in candidates if rule.when.holds_for(request)), None)
+        for rule in self.by_service.get(request.request.service_code, ()):
+            if rule.when.holds_for(request):
+                return rule
+        return None
 
 
 @dataclass(frozen=True, slots=True)

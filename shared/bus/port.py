@@ -21,7 +21,7 @@ class Unavailable(Exception):
     """A part that is needed did not answer in time. Nothing is known of what was asked of it: do it again."""
 
 
-class Publication(Struct, frozen=True):
+class Publication(Struct, frozen=True, gc=False):
     """An event on its way out: bytes, so that what was stored is published again to the byte."""
 
     topic: Topic
@@ -74,7 +74,7 @@ class Record(Struct, frozen=True):
     cut: bool = False
 
 
-class Incoming(Struct, Generic[E], frozen=True):
+class Incoming(Struct, Generic[E], frozen=True, gc=False):
     """A decoded event with the record it came in."""
 
     event: E

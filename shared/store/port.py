@@ -6,25 +6,24 @@ transactions over several documents: whatever a service does must be safe to rep
 
 from collections.abc import AsyncIterator, Mapping
 from collections.abc import Collection as Keys
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
+
+from msgspec import Struct
 
 
 class StoreUnavailable(Exception):
     """The store did not answer, or could not write. Nothing is known of what the call did: do it again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True, gc=False):
     """What is to be kept. `due`: when somebody should take it up; None: never."""
 
     body: bytes
     due: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True, gc=False):
     """A document as it stands. `version` is 1 when new and grows by one with each change."""
 
     key: str
@@ -33,8 +32,7 @@ class Row:
     due: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True, gc=False):
     """What a row should become if it still has the version that was read."""
 
     version: int

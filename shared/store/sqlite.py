@@ -240,12 +240,17 @@ class SqliteCollection:
     def _insert_new(
         self, connection: sqlite3.Connection, rows: Sequence[tuple[str, int | None, bytes]]
     ) -> dict[str, Row]:
+        insert = f'INSERT INTO "{self._name}" (key, version, due, body) VALUES (?, 1, ?, ?)'  # noqa: S608
         with _immediate(connection):
+            # Nearly always all are new: only where one is not, the others have to be told from those that stood.
+            connection.execute("SAVEPOINT all_new")
+            try:
+                connection.executemany(insert, rows)
+                return {}
+            except sqlite3.IntegrityError:
+                connection.execute("ROLLBACK TO all_new")
             standing = self._standing(connection, [row[0] for row in rows])
-            connection.executemany(
-                f'INSERT INTO "{self._name}" (key, version, due, body) VALUES (?, 1, ?, ?)',  # noqa: S608
-                [row for row in rows if row[0] not in standing] if standing else rows,
-            )
+            connection.executemany(insert, [row for row in rows if row[0] not in standing])
         return standing
 
     def _compare_and_set(
