@@ -39,9 +39,8 @@ from deploy.replay.report import (
 from deploy.replay.steps import Replay
 from deploy.replay.tally import Tally
 from deploy.replay.watcher import Watcher
-from shared.contract.events import Door
+from shared.contract.events import Door, RequestAccepted
 from shared.contract.topics import agency_topic
-from shared.ids import request_id
 
 PATIENCE_SECONDS = 30.0
 """How long nothing new may come before what is missing is taken for lost."""
@@ -111,7 +110,7 @@ async def replay(
             await watcher.until(lambda: not tally.receipts_missing, patience_seconds=RECEIPTS_PATIENCE_SECONDS)
         duration = monotonic() - started
         ran_on = Mesh(mesh.kafka_version, await watcher.brokers(), mesh.store)
-    requests = {request_id(step.agency, step.agency_reference) for step in prepared.steps}
+    requests = {seen.request_id for seen in tally.sightings.of(RequestAccepted) if seen.request_id}
     observed = await observe(mesh.sources, requests=requests)
     # Dead letters that stood there before are not this replay's.
     dead = tally.dead_letters

@@ -9,6 +9,7 @@ from math import ceil
 
 from deploy.check.observed import EventKey, Sightings, sighting
 from deploy.replay.steps import Step
+from services.intake.domain import own_key
 from shared.bus.port import Incoming
 from shared.contract.events import (
     Channel,
@@ -25,7 +26,7 @@ from shared.contract.events import (
     RequestUpdated,
 )
 from shared.contract.reasons import Reason
-from shared.ids import request_id
+from shared.ids import event_id
 
 RECENT = 1_000
 """How many of the last latencies are shown while the replay runs; the report counts them all."""
@@ -74,11 +75,16 @@ class Tally:
     """Counts and latencies of one replay's requests; others on the same topics are not looked at."""
 
     def __init__(self, steps: Iterable[Step]) -> None:
-        self._requests = set()
+        self._requests: set[tuple[str, str]] = set()
         self._events: set[EventKey] = set()
+        self._causes: set[str] = set()
+        """The events of the mesh that may follow from these, and of which citizens are told."""
         for step in steps:
-            self._requests.add(request_id(step.agency, step.agency_reference))
+            self._requests.add((step.agency, step.agency_reference))
             self._events.add((step.agency, step.event_id))
+            cause = own_key(step.agency, step.event_id)
+            accepted = event_id(cause, RequestAccepted.TYPE)
+            self._causes |= {accepted, event_id(accepted, RequestAssigned.TYPE), event_id(cause, RequestUpdated.TYPE)}
         self.sightings = Sightings()
         self.counts: Counter[type[Event]] = Counter()
         self.notified: Counter[NotificationStatus] = Counter()
@@ -122,9 +128,10 @@ class Tally:
     def _is_ours(self, event: Event) -> bool:
         match event:
             case RequestAccepted() | RequestAssigned() | RequestUnroutable() | RequestUpdated():
-                return event.data.request.request_id in self._requests
-            case NotificationOutcome(data=outcome):
-                return outcome.request_id in self._requests
+                card = event.data.request
+                return (card.agency, card.agency_reference) in self._requests
+            case NotificationOutcome():
+                return event.causationid in self._causes
             case RequestRejected(data=rejected):
                 return (rejected.agency, rejected.event_id or "") in self._events
         return True

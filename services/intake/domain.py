@@ -124,9 +124,9 @@ def digest(event: AgencyEvent) -> str:
     return hashlib.sha256(known.encode()).hexdigest()
 
 
-def claim_key(agency: str, agency_event_id: str) -> str:
-    """Event ids are the agency's own: two agencies may use the same."""
-    return f"{agency}/{agency_event_id}"
+def own_key(agency: str, number: str) -> str:
+    """Event ids and request numbers are the agency's own: two agencies may use the same."""
+    return f"{agency}/{number}"
 
 
 def open_request(
@@ -143,7 +143,7 @@ def open_request(
         submitted_at=event.time,
         applicant=convert(data.applicant, Applicant, from_attributes=True),
     )
-    cause = claim_key(received.agency, event.id)
+    cause = own_key(received.agency, event.id)
     accepted = RequestAccepted(
         id=event_id(cause, RequestAccepted.TYPE),
         source=SOURCE,
@@ -188,7 +188,7 @@ def updated_event(state: RequestState, index: int) -> RequestUpdated:
     applied = state.changes[index]
     card = state.accepted.data.request
     return RequestUpdated(
-        id=event_id(claim_key(card.agency, applied.event_id), RequestUpdated.TYPE),
+        id=event_id(own_key(card.agency, applied.event_id), RequestUpdated.TYPE),
         source=SOURCE,
         subject=card.request_id,
         time=applied.timeline.updated,
@@ -224,7 +224,7 @@ def reject(received: Received, problems: tuple[Problem, ...], *, claim: Claim | 
     first = claim or Claim(
         digest="", timeline=Timeline(published=received.published_at), door=received.door, origin=received.origin
     )
-    cause = claim_key(received.agency, received.event_id if claim and received.event_id else received.fingerprint)
+    cause = own_key(received.agency, received.event_id if claim and received.event_id else received.fingerprint)
     # The same body is refused for something else once the rules, or the year, have changed.
     index = int.from_bytes(hashlib.sha256(repr(problems).encode()).digest()[:4])
     rejected = RequestRejected(

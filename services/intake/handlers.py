@@ -11,10 +11,10 @@ from services.intake.domain import (
     RequestState,
     Verdict,
     change,
-    claim_key,
     digest,
     index_of,
     open_request,
+    own_key,
     reject,
     updated_event,
 )
@@ -77,7 +77,7 @@ class Intake:
         `unknown` are changes to requests that nobody submitted. That is part of the claim, for the request may come
         at any moment: of two replicas with the same change, the first one's answer is both's.
         """
-        keys = {index: claim_key(batch[index].agency, event.id) for index, event in events}
+        keys = {index: own_key(batch[index].agency, event.id) for index, event in events}
         digests = {index: digest(event) for index, event in events}
         proposed: dict[str, Claim] = {}
         for index, key in keys.items():
@@ -113,17 +113,17 @@ class Intake:
         pending = [(index, event) for index, event in submissions if index in claims]
         if not pending:
             return
-        ids = {index: request_id(batch[index].agency, event.data.agency_reference) for index, event in pending}
-        references = await self._references(set(ids.values()))
+        keys = {index: own_key(batch[index].agency, event.data.agency_reference) for index, event in pending}
+        references = await self._references(set(keys.values()))
         accepted_at = self.clock.now()
         proposed: dict[str, RequestState] = {}
         for index, event in pending:
-            if ids[index] not in proposed:
-                proposed[ids[index]] = open_request(
+            if keys[index] not in proposed:
+                proposed[keys[index]] = open_request(
                     batch[index],
                     event,
-                    request_id=ids[index],
-                    reference=references[ids[index]],
+                    request_id=request_id(batch[index].agency, event.data.agency_reference, accepted_at),
+                    reference=references[keys[index]],
                     timeline=claims[index].timeline.at(accepted=accepted_at),
                 )
         rows = await self.requests.insert_new({key: Document(state.to_json()) for key, state in proposed.items()})
@@ -131,7 +131,7 @@ class Intake:
         refusals: dict[int, Problem] = {}
         decided: set[str] = set(standing)
         for index, event in pending:
-            key = ids[index]
+            key = keys[index]
             state = standing.get(key) or proposed[key]
             if state.opened_by == event.id:
                 verdicts[index] = Verdict(batch[index], "accepted", state.accepted, repeated=key in decided)
@@ -146,9 +146,9 @@ class Intake:
         changes: Sequence[tuple[int, StatusChanged]],
         verdicts: dict[int, Verdict],
     ) -> None:
-        ids = {index: request_id(batch[index].agency, event.data.agency_reference) for index, event in changes}
-        rows = await self.requests.get_many(set(ids.values()))
-        unknown = {index for index, key in ids.items() if key not in rows}
+        keys = {index: own_key(batch[index].agency, event.data.agency_reference) for index, event in changes}
+        rows = await self.requests.get_many(set(keys.values()))
+        unknown = {index for index, key in keys.items() if key not in rows}
         claims = await self._claim(batch, changes, verdicts, unknown=unknown)
         pending = [(index, event) for index, event in changes if index in claims]
         refusals: dict[int, Problem] = {}
@@ -159,7 +159,7 @@ class Intake:
             refused: dict[int, Problem] = {}
             updated_at = self.clock.now()
             for index, event in pending:
-                state = states.get(ids[index])
+                state = states.get(keys[index])
                 if state is None:
                     continue
                 place = index_of(state, event.id)
@@ -169,7 +169,7 @@ class Intake:
                     if isinstance(following, Problem):
                         refused[index] = following
                         continue
-                    states[ids[index]] = state = following
+                    states[keys[index]] = state = following
                     place = len(state.changes) - 1
                 decided[index] = Verdict(batch[index], "updated", updated_event(state, place), repeated=repeated)
             altered = {
@@ -177,10 +177,10 @@ class Intake:
             }
             won = await self.requests.compare_and_set(altered) if altered else set()
             # Another replica changed these in between, or knew a request that was not there yet when they were read.
-            again = (altered.keys() - won) | ({ids[index] for index, _ in pending} - rows.keys())
-            verdicts.update({index: verdict for index, verdict in decided.items() if ids[index] not in again})
-            refusals.update({index: problem for index, problem in refused.items() if ids[index] not in again})
-            pending = [(index, event) for index, event in pending if ids[index] in again]
+            again = (altered.keys() - won) | ({keys[index] for index, _ in pending} - rows.keys())
+            verdicts.update({index: verdict for index, verdict in decided.items() if keys[index] not in again})
+            refusals.update({index: problem for index, problem in refused.items() if keys[index] not in again})
+            pending = [(index, event) for index, event in pending if keys[index] in again]
             if not pending:
                 break
             rows = await self.requests.get_many(again)
@@ -188,10 +188,10 @@ class Intake:
             raise StoreUnavailable(f"{len(pending)} requests kept changing under {MAX_TRIES} tries")
         await self._reject(batch, refusals, claims, verdicts)
 
-    async def _references(self, request_ids: set[str]) -> dict[str, str]:
+    async def _references(self, keys: set[str]) -> dict[str, str]:
         """A reference for each request; the same on every delivery, and never one that another request has."""
         found: dict[str, str] = {}
-        wanting = sorted(request_ids)
+        wanting = sorted(keys)
         for attempt in range(MAX_TRIES):
             candidates = {reference_of(one, self.reference_secret, attempt): one for one in wanting}
             standing = await self.references.insert_new(
@@ -214,7 +214,7 @@ class Intake:
         """Reject for what stood before, and keep that: what stands may change, the answer may not."""
         if not refusals:
             return
-        keys = {index: claim_key(batch[index].agency, batch[index].event_id or "") for index in refusals}
+        keys = {index: own_key(batch[index].agency, batch[index].event_id or "") for index in refusals}
         final: dict[str, Claim] = {}
         for index, problem in refusals.items():
             final.setdefault(keys[index], replace(claims[index], rejected=problem))
@@ -236,7 +236,7 @@ def publication(verdict: Verdict) -> Publication:
         return Publication(topics.UPDATED, event.data.request.request_id, event.to_json())
     received = verdict.received
     return Publication(
-        topics.REJECTED, claim_key(received.agency, received.event_id or received.fingerprint), event.to_json()
+        topics.REJECTED, own_key(received.agency, received.event_id or received.fingerprint), event.to_json()
     )
 
 

@@ -134,8 +134,8 @@ class HttpDoor:
         if wanted is None:
             refuse(Reason.NOT_FOUND, "this is no reference: it has a wrong length or check character")
         pointer = (await self._references.get_many([wanted])).get(wanted)
-        request_id = pointer.body.decode() if pointer else ""
-        row = (await self._requests.get_many([request_id])).get(request_id) if pointer else None
+        key = pointer.body.decode() if pointer else ""
+        row = (await self._requests.get_many([key])).get(key) if pointer else None
         state = RequestState.from_json(row.body) if row else None
         if state is None or state.accepted.data.request.agency != agency.id:
             refuse(Reason.NOT_FOUND, "this agency has no request of this reference")

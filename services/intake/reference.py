@@ -12,9 +12,9 @@ _READ_AS = str.maketrans({"I": "1", "L": "1", "O": "0", "-": None, " ": None, "\
 _PAYLOAD_LENGTH = 11
 
 
-def reference_of(request_id: str, secret: bytes, attempt: int = 0) -> str:
-    """The reference of a request, like `7K3M-9XQ2-HTB4`. A further attempt gives another, should one be taken."""
-    digest = hmac.digest(secret, f"{request_id}\n{attempt}".encode(), hashlib.sha256)
+def reference_of(key: str, secret: bytes, attempt: int = 0) -> str:
+    """The reference of the request under a key, like `7K3M-9XQ2-HTB4`. A further attempt gives another."""
+    digest = hmac.digest(secret, f"{key}\n{attempt}".encode(), hashlib.sha256)
     bits = int.from_bytes(digest[:7]) >> 1
     payload = [(bits >> (5 * position)) & 31 for position in reversed(range(_PAYLOAD_LENGTH))]
     characters = "".join(ALPHABET[value] for value in (*payload, _check(payload)))

@@ -12,7 +12,7 @@ knows: the message may have been sent. A failed one is followed by one on the ci
 
 import calendar
 from collections.abc import Collection, Mapping
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final
@@ -97,6 +97,7 @@ _UNLISTED_SERVICE: Final = {
 }
 """What a service is called that the catalogue does not have: its code would tell a citizen nothing."""
 
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _OTHER: Final = {Channel.SMS: Channel.EMAIL, Channel.EMAIL: Channel.SMS}
 _FINAL = (State.DELIVERED, State.FAILED, State.UNREACHABLE)
 _INDEX = {status: index for index, status in enumerate(NotificationStatus)}
@@ -194,7 +195,7 @@ def plan(
     contacts = _contacts(request.applicant, jurisdiction)
     channel = next(iter(contacts), None)
     notification = Notification(
-        id=notification_id(event.id, step, channel or "none"),
+        id=notification_id(event.id, step, channel or "none", _caused(event.data.timeline)),
         cause=event.id,
         request_id=request.request_id,
         reference=request.reference,
@@ -213,6 +214,11 @@ def plan(
         timeline=event.data.timeline.at(planned=now),
     )
     return notification if channel else _concluded(notification, State.UNREACHABLE, now, reason=_why_unreachable(event))
+
+
+def _caused(timeline: Timeline) -> datetime:
+    """When that happened of which a notification tells: its last step before it was planned."""
+    return timeline.assigned or timeline.updated or timeline.accepted or timeline.published or _NEVER
 
 
 def _step(event: RequestAccepted | RequestAssigned | RequestUpdated) -> Step | None:
@@ -493,7 +499,7 @@ def fallback(notification: Notification, now: datetime) -> Notification:
     channel, instead = _OTHER[notification.channel], notification.alternative
     values = {name: value for name, value in notification.personalisation.items() if name != "note"}
     return Notification(
-        id=notification_id(notification.cause, notification.step, channel),
+        id=notification_id(notification.cause, notification.step, channel, _caused(notification.timeline)),
         cause=notification.cause,
         request_id=notification.request_id,
         reference=notification.reference,

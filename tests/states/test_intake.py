@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from services.intake.domain import Claim, Received, claim_key
+from services.intake.domain import Claim, Received, own_key
 from services.intake.handlers import Intake, publication
 from services.intake.kafka import decoder
 from shared.bus.loop import Decode, Handle
@@ -135,7 +135,7 @@ class IntakeOfAnAgency(Replicated):
         """However often it had to come again before it could be told."""
         claims = self.tables.get("claims", {})
         for event in told:
-            claim = Claim.from_json(claims[claim_key("cnss", event.causationid or "")].body)
+            claim = Claim.from_json(claims[own_key("cnss", event.causationid or "")].body)
             steps = event.data.timeline
             assert (steps.published, steps.received) == (claim.timeline.published, claim.timeline.received)
 

@@ -83,7 +83,7 @@ class Mesh:
     def tell(self, cause: RequestAccepted | RequestAssigned | RequestUpdated, step: str) -> None:
         card = cause.data.request
         channel = Channel.SMS if card.applicant.phone else Channel.EMAIL
-        key = notification_id(cause.id, step, channel)
+        key = notification_id(cause.id, step, channel, START)
         moment = START + timedelta(seconds=2)
         reference = f"m-{len(self.short_messages)}"
         statuses = (SENT, DELIVERED) if channel is Channel.SMS else (SENT,)
@@ -131,7 +131,7 @@ class Mesh:
     def handle(self, reference: str, applicant: Applicant) -> None:
         """One request from its submission to its end, its citizen told at each step."""
         card = Card(
-            request_id=request_id("edd", reference),
+            request_id=request_id("edd", reference, START),
             reference=f"REF-{reference}",
             agency="edd",
             agency_reference=reference,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec import structs
 
-from services.intake.domain import MAX_CHANGES, Received, Verdict
+from services.intake.domain import MAX_CHANGES, Received, Verdict, own_key
 from services.intake.handlers import publication
 from services.intake.reference import normalise, reference_of
 from services.intake.validation import Refused
@@ -68,7 +68,8 @@ async def test_a_submission_is_accepted_with_a_reference_and_its_steps(desk: "De
     (verdict,) = await desk.decide(agency().submits("2026-1"))
     event = accepted(verdict)
     card = event.data.request
-    assert card.request_id == event.subject == request_id("cnss", "2026-1")
+    assert event.data.timeline.accepted is not None
+    assert card.request_id == event.subject == request_id("cnss", "2026-1", event.data.timeline.accepted)
     assert normalise(card.reference) == card.reference
     assert event.causationid == "submit-2026-1"
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -156,7 +157,7 @@ async def test_changes_are_told_in_order_with_what_was_before(desk: "Desk", agen
     assert [entry.note for entry in data] == ["n0", "n1", "n2", "n3"]
     assert all(entry.timeline.updated == verdict.event.time for entry, verdict in zip(data, verdicts, strict=True))
     (sent,) = await desk.publications(agency().changes(Status.IN_PROGRESS, event_id="c0", note="n0"))
-    assert (sent.topic, sent.key) == (topics.UPDATED, request_id("cnss", "1"))
+    assert (sent.topic, sent.key) == (topics.UPDATED, data[0].request.request_id)
     assert sent.value == told(verdicts)[0]
 
 
@@ -279,14 +280,14 @@ async def test_a_request_ends_after_its_hundredth_change_and_no_sooner(desk: "De
 
 
 async def test_a_reference_that_another_request_has_is_not_given_again(desk: "Desk", agency: Agencies) -> None:
-    wanted = [reference_of(request_id("cnss", "1"), SECRET, attempt) for attempt in range(3)]
+    wanted = [reference_of(own_key("cnss", "1"), SECRET, attempt) for attempt in range(3)]
     references = desk.store.collection("references")
     await references.insert_new({reference: Document(b"someone else's") for reference in wanted[:2]})
     first = await desk.decide(agency().submits())
     assert accepted(first[0]).data.request.reference == wanted[2]
     assert told(await desk.decide(agency().submits())) == told(first)
     owner = (await references.get_many([wanted[2]]))[wanted[2]]
-    assert owner.body.decode() == request_id("cnss", "1")
+    assert owner.body.decode() == own_key("cnss", "1")
 
 
 class Crash(Exception):

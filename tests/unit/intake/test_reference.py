@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.intake.domain import own_key
 from services.intake.reference import ALPHABET, normalise, reference_of
-from shared.ids import request_id
 
 SECRET = b"a secret of the tests"
-REQUESTS = [request_id("cnss", str(number)) for number in range(200)]
+REQUESTS = [own_key("cnss", str(number)) for number in range(200)]
 ids = st.uuids().map(str)
 
 

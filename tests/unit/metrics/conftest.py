@@ -65,7 +65,7 @@ class Story:
 
     @property
     def request_id(self) -> str:
-        return request_id(self.agency, self.number)
+        return request_id(self.agency, self.number, PUBLISHED)
 
     def accepted(self, accepted: float = 1.0, published: float = 0.0) -> RequestAccepted:
         steps = Timeline(published=at(published), accepted=at(accepted))

@@ -28,7 +28,8 @@ async def test_a_number_that_is_refused_is_told_by_mail_instead(desk: "Desk", up
     desk.provider.script = [Refused("invalid_destination")]
     await desk.work()
     (instead,) = await rows(desk.mail)
-    assert instead.id == notification_id("updated-1-resolved", "resolved", "email")
+    assert instead.timeline.published is not None
+    assert instead.id == notification_id("updated-1-resolved", "resolved", "email", instead.timeline.published)
     assert (instead.recipient, instead.fallback_of) == (MAIL, desk.ids[0])
     said = desk.templates.mail(instead).message
     assert "Mme Ali, revenez" in said.text

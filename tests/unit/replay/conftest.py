@@ -105,7 +105,7 @@ class Handled:
     def __init__(self, agency: str = "edd", reference: str = "A-1") -> None:
         self.agency = agency
         self.card = Card(
-            request_id=request_id(agency, reference),
+            request_id=request_id(agency, reference, START),
             reference="7K3M-9XQ2-HTB4",
             agency=agency,
             agency_reference=reference,
@@ -125,7 +125,7 @@ class Handled:
             data=RequestAcceptedData(request=self.card, timeline=steps),
         )
 
-    def assigned(self, by: str = "routing", office: str = "plateau") -> RequestAssigned:
+    def assigned(self, by: str = "", office: str = "plateau") -> RequestAssigned:
         accepted = self.accepted()
         return RequestAssigned(
             id=event_id(f"{accepted.id}{by}", RequestAssigned.TYPE),
@@ -180,7 +180,7 @@ class Handled:
         channel: Channel | None = Channel.SMS,
         step: str = "a-step",
     ) -> NotificationOutcome:
-        notification = notification_id(cause.id, step, channel or "none")
+        notification = notification_id(cause.id, step, channel or "none", START)
         return NotificationOutcome(
             id=event_id(notification, NotificationOutcome.TYPE, list(NotificationStatus).index(status)),
             source="/guichet/notify",

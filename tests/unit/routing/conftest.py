@@ -90,10 +90,10 @@ def make_request() -> MakeRequest:
         return RequestAccepted(
             id=f"accepted-{number}",
             source="/guichet/intake",
-            subject=request_id(agency, number),
+            subject=request_id(agency, number, PUBLISHED_AT),
             data=RequestAcceptedData(
                 request=Card(
-                    request_id=request_id(agency, number),
+                    request_id=request_id(agency, number, PUBLISHED_AT),
                     reference=f"REF-{number}",
                     agency=agency,
                     agency_reference=number,
