@@ -1,5 +1,6 @@
 """Who runs: the mesh's services on either store, and the peers."""
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -25,7 +26,7 @@ PEERS_TOPIC = "peers.assigned"
 
 PYTHON_PEERS = ("aiokafka", "confluent", "faststream", "quix", "faust")
 BARE = ("aiokafka", "confluent")
-"""Peers that run twice: handing the bytes on as they are, and (`…_job`) with the whole job that the others do."""
+"""Peers that run twice: with the whole job that the others do, and (`…_forward`) handing the bytes on as they are."""
 
 KEEPS = {
     "notify": (("notifications_sms", "notifications_email", "notifications_unreachable"), 1),
@@ -76,7 +77,10 @@ class Field:
         directory = self._directory / f"run-{next(self._numbers)}-{name}"
         if stored is not None:
             directory.mkdir()
-            shutil.copyfile(stored, directory / f"{name}.sqlite")
+            copy = shutil.copyfile(stored, directory / f"{name}.sqlite")
+            # Written out before anything is measured: else the disk is still busy with it.
+            with copy.open("rb") as file:
+                os.fsync(file.fileno())
         return directory, self._service_env(directory)
 
     async def peers(self) -> dict[str, Contender]:
@@ -84,11 +88,9 @@ class Field:
         peers: dict[str, Contender] = {}
         for name in PYTHON_PEERS:
             argv = await python_peer(name)
+            peers[name] = self._peer(name, argv)
             if name in BARE:
-                peers[name] = self._peer(name, argv, "--forward")
-                peers[f"{name}_job"] = self._peer(f"{name}_job", argv)
-            else:
-                peers[name] = self._peer(name, argv)
+                peers[f"{name}_forward"] = self._peer(f"{name}_forward", argv, "--forward")
         # Java compiles as it runs: for its first few ten thousand events it is several times slower than later.
         streams = await streams_peer(self._directory / "streams")
         peers["kafka_streams"] = self._peer("kafka_streams", streams, warm_seconds=10.0, warm_share=0.6)
@@ -121,7 +123,8 @@ class Field:
         return await run(program, directory, topics=self._topics, servers=servers, expected=self._expected)
 
     def _service(self, name: str, env: Mapping[str, str]) -> Program:
-        start = partial(Program, name, service_argv(name), env, f"guichet-{name}")
+        metrics_url = f"http://{LOOPBACK}:{env['HTTP_PORT']}/metrics"
+        start = partial(Program, name, service_argv(name), env, f"guichet-{name}", metrics_url=metrics_url)
         match name:
             case "intake":
                 return start(self._published, writes=[mesh.ACCEPTED.name, mesh.UPDATED.name, mesh.REJECTED.name])

@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from time import monotonic
 
+import aiohttp
 from aiokafka import TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.harness.rounds import Figures, Wrong
 from benchmarks.harness.usage import usage
@@ -19,6 +22,7 @@ PATIENCE_SECONDS = 60.0
 """How long nothing may be committed before a contender is given up."""
 
 POLL_SECONDS = 0.02
+BATCH_SECONDS = "guichet_batch_seconds"
 SAMPLE = 120
 
 Expected = Mapping[bytes, object]
@@ -32,7 +36,7 @@ class Program:
     `skips` are topics that it reads, too, but of which it gets nothing. `assigns`: what it writes names offices.
     `checked` raises if its work was not done; it is given how many records were committed at least. It is warm so long
     after its first commit, or after that share of the input, whichever is sooner: what it was slow at until then is not
-    counted.
+    counted. `metrics_url` is where a service of the mesh tells how long its batches took.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Program:
     checked: Callable[[int], Awaitable[None]] | None = None
     warm_seconds: float = 1.0
     warm_share: float = 0.1
+    metrics_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,8 @@ class Mark:
 async def run(
     program: Program, directory: Path, *, topics: Topics, servers: Mapping[str, int], expected: Expected
 ) -> Figures:
-    """Records a second, and microseconds of CPU time for each: its own as `cpu_us`, those of `servers` by name.
+    """Records a second, and microseconds of CPU time for each: its own as `cpu_us`, those of `servers` by name; of a
+    service `batch_p99_ms`, too, from taking a batch to its commit, its first ones included.
 
     Raises Wrong or PartFailed.
     """
@@ -72,6 +78,7 @@ async def run(
     process.start()
     try:
         begin, end = await _watch(program, process, topics, servers)
+        more = {"batch_p99_ms": await _batch_p99_ms(program.metrics_url)} if program.metrics_url else {}
     finally:
         await process.stop()
     written = sum((await topics.ends(program.writes)).values()) - sum(written_before.values())
@@ -81,7 +88,21 @@ async def run(
         await _assigned(program, topics, written_before, expected)
     if program.checked is not None:
         await program.checked(end.committed)
-    return _figures(begin, end)
+    return {**_figures(begin, end), **more}
+
+
+async def _batch_p99_ms(metrics_url: str) -> float:
+    """As Prometheus's histogram_quantile would say it: straight lines between the buckets' edges."""
+    async with aiohttp.request("GET", metrics_url) as answer:
+        families = text_string_to_metric_families(await answer.text())
+    [histogram] = (family for family in families if family.name == BATCH_SECONDS)
+    buckets = [(float(one.labels["le"]), one.value) for one in histogram.samples if "le" in one.labels]
+    wanted, (lower, below) = 0.99 * buckets[-1][1], (0.0, 0.0)
+    for edge, reached in buckets:
+        if reached >= wanted:
+            return 1000 * (lower if edge == inf else lower + (edge - lower) * (wanted - below) / (reached - below))
+        lower, below = edge, reached
+    raise Wrong("no batch was timed")
 
 
 async def _assigned(program: Program, topics: Topics, since: Mapping[TopicPartition, int], expected: Expected) -> None:
