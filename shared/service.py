@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from shared.bus.kafka import KafkaBus, KafkaPublisher
+from shared.bus.kafka import LINGER_MS, KafkaBus, KafkaPublisher
 from shared.bus.loop import Decode, Handle
 from shared.bus.port import Incoming, Publisher, Unavailable
 from shared.clock import Clock, SystemClock
@@ -100,9 +100,12 @@ class Service:
         """Publishes to the mesh's topics."""
         return self._publisher
 
-    def consume(self, topics: Sequence[Topic], handle: Handle[Incoming[Event]]) -> None:
-        """Hand every event on these topics to the handler, in batches, in order per partition."""
-        self.bus.consume(topics, handle)
+    def consume(self, topics: Sequence[Topic], handle: Handle[Incoming[Event]], *, linger_ms: int = LINGER_MS) -> None:
+        """Hand every event on these topics to the handler, in batches, in order per partition.
+
+        What comes may wait for as long as `linger_ms` for more.
+        """
+        self.bus.consume(topics, handle, linger_ms=linger_ms)
 
     def consume_pattern(self, pattern: str, decode: Decode[T], handle: Handle[T], *, label: str) -> None:
         """Hand every record on topics whose name matches, now or later, to the handler."""

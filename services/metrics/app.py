@@ -15,6 +15,9 @@ from shared.metrics import LatencyMetrics
 from shared.service import Service
 from shared.store.port import Store
 
+LINGER_MS = 250
+"""Nobody waits for a figure: Prometheus asks every few seconds."""
+
 
 def build_app(
     settings: MetricsSettings | None = None, *, clock: Clock | None = None, store: Store | None = None
@@ -36,5 +39,6 @@ def build_app(
             tally=Tally(metrics, jurisdiction),
             timezone=jurisdiction.timezone,
         ),
+        linger_ms=LINGER_MS,
     )
     return service.app()

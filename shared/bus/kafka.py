@@ -48,6 +48,9 @@ AGENCY_BATCH_RECORDS = 500
 """Fewer of what others than the mesh write: to validate one takes longer, and HTTP calls wait meanwhile."""
 
 POLL_MS = 20
+LINGER_MS = 20
+"""How long records wait at the broker for others: what a batch costs, whatever its size, is the more at a low rate."""
+
 PUBLISH_TIMEOUT_SECONDS = 10.0
 COMMIT_TIMEOUT_SECONDS = 10.0
 HAND_OVER_SECONDS = 15.0
@@ -86,7 +89,8 @@ CONSUMER_OPTIONS: dict[str, Any] = {
     "max_poll_interval_ms": 300_000,
     # One partition's chunk is drained before the next one's turn: small chunks keep busy agencies from starving others.
     "max_partition_fetch_bytes": 256 * 1024,
-    "fetch_max_wait_ms": 50,
+    # As much is brought at once, less when it has waited for LINGER_MS.
+    "fetch_min_bytes": 64 * 1024,
 }
 
 Place = tuple[str, int]
@@ -492,11 +496,14 @@ class KafkaBus:
             logger=None,
         )
 
-    def consume(self, topics: Sequence[Topic], handle: Handle[Incoming[Event]]) -> None:
-        """Hand every event on these topics to the handler, in batches, in order per partition."""
+    def consume(self, topics: Sequence[Topic], handle: Handle[Incoming[Event]], *, linger_ms: int = LINGER_MS) -> None:
+        """Hand every event on these topics to the handler, in batches, in order per partition.
+
+        What comes may wait for as long as `linger_ms` for more.
+        """
         names = [topic.name for topic in topics]
         loop = BatchLoop(self._service, decode_mesh_event(topics), handle, self._publisher, self._metrics)
-        subscription = self._subscribe(",".join(names), loop, topics=names)
+        subscription = self._subscribe(",".join(names), loop, topics=names, linger_ms=linger_ms)
         for name in names:
             self._metrics.lag_seconds.labels(name).set_function(partial(subscription.lag_seconds, name))
 
@@ -517,6 +524,7 @@ class KafkaBus:
         topics: Sequence[str] = (),
         pattern: str | None = None,
         batch_records: int = BATCH_RECORDS,
+        linger_ms: int = LINGER_MS,
     ) -> _Subscription[T]:
         subscription: _Subscription[T] = _Subscription(
             name, loop, self._clock, self._metrics, self._failpoints, batch_records
@@ -537,6 +545,7 @@ class KafkaBus:
             batch=True,
             max_records=batch_records,
             batch_timeout_ms=POLL_MS,
+            fetch_max_wait_ms=linger_ms,
             ack_policy=AckPolicy.MANUAL,
             listener=subscription,
             parser=parse,
