@@ -17,7 +17,7 @@ STAGE ?=
 ROUNDS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo faults bench up test lint offline unit mesh fuzz contract format lock clean
+.PHONY: help demo faults bench scale up test lint offline unit mesh fuzz contract format lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ faults: $(VENV)/.demo ## Put the mesh under faults and check its promise (SEED=N
 bench: $(VENV)/.demo ## Measure the mesh beside its peers (STAGE=NAME ROUNDS=N REPORT=FILE)
 	@$(BIN)/python -m benchmarks --rounds $(ROUNDS) $(if $(STAGE),--stage $(STAGE)) \
 		$(if $(filter file,$(origin REPORT)),,--report $(REPORT))
+
+scale: $(VENV)/.demo ## Measure what a request costs, and write docs/scaling.md's tables anew (as root; ROUNDS=N)
+	@$(BIN)/python -m benchmarks.scale --rounds $(ROUNDS) --report benchmarks/scale.json --document docs/scaling.md
 
 up: $(VENV)/.demo ## Start the mesh on this machine and leave it running until Ctrl-C
 	@$(BIN)/guichet up
