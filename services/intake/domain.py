@@ -8,19 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from msgspec import convert
+from msgspec.json import Encoder
 from msgspec.structs import replace
 
-from services.intake.validation import AgencyEvent, Refused
-from shared.contract.agency import RequestSubmitted, StatusChanged
+from services.intake.agency_event import AgencyEvent, StatusChange, Submission
+from services.intake.validation import Refused
 from shared.contract.events import (
-    Applicant,
     Card,
     Door,
     Moment,
     Origin,
     Part,
-    Place,
     Problem,
     RequestAccepted,
     RequestAcceptedData,
@@ -37,6 +35,8 @@ from shared.ids import event_id
 
 SOURCE = "/guichet/intake"
 MAX_CHANGES = 100
+
+_ENCODER = Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +120,7 @@ class Verdict:
 
 def digest(event: AgencyEvent) -> str:
     """Equal for events that say the same. Extension attributes don't count: tracing ids differ between tries."""
-    known = event.model_dump_json(include=set(type(event).model_fields))
-    return hashlib.sha256(known.encode()).hexdigest()
+    return hashlib.sha256(_ENCODER.encode(event)).hexdigest()
 
 
 def own_key(agency: str, number: str) -> str:
@@ -130,7 +129,7 @@ def own_key(agency: str, number: str) -> str:
 
 
 def open_request(
-    received: Received, event: RequestSubmitted, *, request_id: str, reference: str, timeline: Timeline
+    received: Received, event: Submission, *, request_id: str, reference: str, timeline: Timeline
 ) -> RequestState:
     """The state of a request that is told of for the first time."""
     data = event.data
@@ -141,7 +140,7 @@ def open_request(
         agency_reference=data.agency_reference,
         service_code=data.service_code,
         submitted_at=event.time,
-        applicant=convert(data.applicant, Applicant, from_attributes=True),
+        applicant=data.applicant,
     )
     cause = own_key(received.agency, event.id)
     accepted = RequestAccepted(
@@ -153,7 +152,7 @@ def open_request(
         data=RequestAcceptedData(
             request=card,
             description=data.description,
-            place=convert(data.place, Place, from_attributes=True) if data.place else None,
+            place=data.place,
             attributes=data.attributes,
             timeline=timeline,
         ),
@@ -161,7 +160,7 @@ def open_request(
     return RequestState(opened_by=event.id, accepted=accepted)
 
 
-def change(state: RequestState, event: StatusChanged, timeline: Timeline) -> RequestState | Problem:
+def change(state: RequestState, event: StatusChange, timeline: Timeline) -> RequestState | Problem:
     """The state after a change of status, or why it can't follow. A terminal status is never left."""
     if state.status.is_terminal:
         return Problem(reason=Reason.REQUEST_CLOSED, detail=f"the request is {state.status}", field="data.status")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from services.intake.agency_event import AgencyEvent, StatusChange, Submission
 from services.intake.domain import (
     Claim,
     Received,
@@ -19,11 +20,10 @@ from services.intake.domain import (
     updated_event,
 )
 from services.intake.reference import reference_of
-from services.intake.validation import AgencyEvent, Refused
+from services.intake.validation import Refused
 from shared.bus.port import Publication
 from shared.clock import Clock
 from shared.contract import topics
-from shared.contract.agency import RequestSubmitted, StatusChanged
 from shared.contract.events import Problem, RequestAccepted, RequestUpdated
 from shared.contract.reasons import Reason
 from shared.ids import request_id
@@ -48,13 +48,13 @@ class Intake:
         Submissions are decided before changes, so a change finds the request that its own batch brings.
         """
         verdicts: dict[int, Verdict] = {}
-        submissions: list[tuple[int, RequestSubmitted]] = []
-        changes: list[tuple[int, StatusChanged]] = []
+        submissions: list[tuple[int, Submission]] = []
+        changes: list[tuple[int, StatusChange]] = []
         for index, received in enumerate(batch):
             event = received.event
             if isinstance(event, Refused):
                 verdicts[index] = reject(received, event.problems)
-            elif isinstance(event, RequestSubmitted):
+            elif isinstance(event, Submission):
                 submissions.append((index, event))
             else:
                 changes.append((index, event))
@@ -106,7 +106,7 @@ class Intake:
     async def _submit(
         self,
         batch: Sequence[Received],
-        submissions: Sequence[tuple[int, RequestSubmitted]],
+        submissions: Sequence[tuple[int, Submission]],
         verdicts: dict[int, Verdict],
     ) -> None:
         claims = await self._claim(batch, submissions, verdicts)
@@ -143,7 +143,7 @@ class Intake:
     async def _change(
         self,
         batch: Sequence[Received],
-        changes: Sequence[tuple[int, StatusChanged]],
+        changes: Sequence[tuple[int, StatusChange]],
         verdicts: dict[int, Verdict],
     ) -> None:
         keys = {index: own_key(batch[index].agency, event.data.agency_reference) for index, event in changes}

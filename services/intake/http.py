@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.intake.agency_event import AgencyEvent
 from services.intake.domain import Received, RequestState, Verdict
 from services.intake.keys import Authenticator
 from services.intake.openapi import (
@@ -39,7 +40,7 @@ from services.intake.openapi import (
     complete,
 )
 from services.intake.reference import normalise
-from services.intake.validation import AgencyEvent, Refused, check_event, read_event, read_json, refuse, write_json
+from services.intake.validation import Refused, check_event, read_event, read_json, refuse, write_json
 from shared.bus.gather import Gatherer
 from shared.bus.port import Unavailable
 from shared.clock import Clock

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from datetime import datetime
 
+from services.intake.agency_event import AgencyEvent
 from services.intake.domain import Received, reject
 from services.intake.handlers import publication
-from services.intake.validation import AgencyEvent, Refused, read_event
+from services.intake.validation import Refused, read_event
 from shared.bus.port import Record, Undecodable
 from shared.clock import Clock
 from shared.contract.events import Door, Origin

@@ -8,23 +8,29 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NoReturn
 
-import phonenumbers
-from email_validator import EmailNotValidError, validate_email
-from phonenumbers import PhoneNumberType
+from msgspec import convert
 from pydantic import ValidationError
 
+from services.intake.agency_event import EVENT_OF, AgencyEvent, Submission, with_contacts
+from services.intake.contacts import e164, mail_address
+from services.intake.plain import (
+    COMBINING,
+    EARLIEST_YEAR,
+    FORBIDDEN,
+    FUTURE_TOLERANCE,
+    NotPlain,
+    is_plain_text,
+    plain_event,
+    plain_json,
+)
 from shared.contract.agency import MAX_EVENT_BYTES, RequestSubmitted, StatusChanged
 from shared.contract.events import Problem
 from shared.contract.reasons import Reason
 
-AgencyEvent = RequestSubmitted | StatusChanged
-
 MAX_PROBLEMS = 20
-EARLIEST_YEAR = 1970
-FUTURE_TOLERANCE = timedelta(minutes=10)
 
 _EVENTS: Mapping[str, type[RequestSubmitted] | type[StatusChanged]] = {
     RequestSubmitted.TYPE: RequestSubmitted,
@@ -34,18 +40,11 @@ _EXTENSION_NAME = re.compile(r"[a-z0-9]+")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _VERSIONED_TYPE = re.compile(r"^(guichet\.request\.(?:submitted|status_changed))\.v[0-9-]+$")
 
-# Multi-line texts may hold tabs and line ends; nothing else may. Directional overrides can make a text read as
-# another one, which marks (U+200E, U+200F), joiners and isolates can't.
+# Multi-line texts may hold tabs and line ends; nothing else may.
 _MULTILINE_FIELDS = frozenset({"data.description", "data.note"})
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\ufeff\ufffe\uffff\ud800-\udfff]")
+_FORBIDDEN = re.compile(f"[{FORBIDDEN}]")
 _LINE_ENDS = re.compile("[\t\n\r]")
-_COMBINING_PILE = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{9}")
-_SUSPECT = re.compile(rf"\\|{_FORBIDDEN.pattern}|{_COMBINING_PILE.pattern}")
-
-_PHONE_WRITING = re.compile(r"^[+\uff0b]?[\d\s().\-\u2010-\u2015/]+$")
-_REACHABLE_TYPES = frozenset(
-    {PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE, PhoneNumberType.FIXED_LINE_OR_MOBILE, PhoneNumberType.VOIP}
-)
+_COMBINING_PILE = re.compile(f"[{COMBINING}]{{9}}")
 
 _REASONS = {
     "missing": Reason.MISSING_FIELD,
@@ -92,6 +91,14 @@ def read_event(body: bytes, *, now: datetime, phone_region: str) -> AgencyEvent:
 
 def read_json(body: bytes) -> Any:
     """The JSON value in these bytes; Refused if they are not exactly one, without ambiguity."""
+    try:
+        return plain_json(body)
+    except NotPlain:
+        return read_json_closely(body)
+
+
+def read_json_closely(body: bytes) -> Any:
+    """As `read_json`, and what that returns or raises for whatever is not plain."""
     if not body.strip():
         refuse(Reason.EMPTY, "there is nothing in it")
     try:
@@ -112,17 +119,26 @@ def read_json(body: bytes) -> Any:
 
 def check_event(value: Any, body: bytes, *, now: datetime, phone_region: str) -> AgencyEvent:
     """The event that a JSON value says; `body` is the same value as bytes."""
+    try:
+        return plain_event(value, body, now=now, phone_region=phone_region)
+    except NotPlain:
+        return check_event_closely(value, body, now=now, phone_region=phone_region)
+
+
+def check_event_closely(value: Any, body: bytes, *, now: datetime, phone_region: str) -> AgencyEvent:
+    """As `check_event`, and what that returns or raises for whatever is not plain."""
     if not isinstance(value, dict):
         refuse(Reason.NOT_A_CLOUDEVENT, "a CloudEvent is a JSON object")
     known = _known_parts(value)
     model = _model_of(value, known)
     try:
-        event = model.model_validate_json(body)
+        read = model.model_validate_json(body)
     except ValidationError as error:
         problems = _unparsed(value, body) if error.errors()[0]["type"] == "json_invalid" else _problems(error)
         raise Refused(*problems[:MAX_PROBLEMS], **known) from None
-    problems = [*_name_problems(event), *_character_problems(value, body), *_time_problems(event, value["time"], now)]
-    if isinstance(event, RequestSubmitted):
+    problems = [*_name_problems(read), *_character_problems(value, body), *_time_problems(read, value["time"], now)]
+    event = convert(read, EVENT_OF[model.TYPE], from_attributes=True)
+    if isinstance(event, Submission):
         problems.extend(_attribute_problems(event, value["data"].get("attributes", {})))
         event, contact_problems = _with_normal_contacts(event, phone_region)
         problems.extend(contact_problems)
@@ -247,14 +263,14 @@ def _reason(kind: str) -> Reason:
     return Reason.WRONG_TYPE if kind.endswith("_type") else Reason.INVALID_VALUE
 
 
-def _name_problems(event: AgencyEvent) -> Iterator[Problem]:
+def _name_problems(event: RequestSubmitted | StatusChanged) -> Iterator[Problem]:
     for name in event.model_extra or ():
         if not _EXTENSION_NAME.fullmatch(name):
             detail = "the name of an extension attribute is made of a-z and 0-9"
             yield Problem(reason=Reason.UNKNOWN_FIELD, detail=detail, field=_shown(name))
 
 
-def _attribute_problems(event: RequestSubmitted, written: dict[str, Any]) -> Iterator[Problem]:
+def _attribute_problems(event: Submission, written: dict[str, Any]) -> Iterator[Problem]:
     for name, read in event.data.attributes.items():
         if isinstance(read, float) and isinstance(written[name], int):
             detail = "an integer beyond 2^53 would lose digits: send it as a text"
@@ -263,7 +279,7 @@ def _attribute_problems(event: RequestSubmitted, written: dict[str, Any]) -> Ite
 
 def _character_problems(value: dict[str, Any], body: bytes) -> Iterator[Problem]:
     # Forbidden characters come in as themselves or as an escape: without either there is nothing to walk for.
-    if not _SUSPECT.search(body.decode("utf-8")):
+    if is_plain_text(body.decode()):
         return
     for path, text in _texts(value):
         if _FORBIDDEN.search(text) or _COMBINING_PILE.search(text):
@@ -289,7 +305,7 @@ def _texts(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
             waiting.extend((path, member) for member in reversed(part))
 
 
-def _time_problems(event: AgencyEvent, written: str, now: datetime) -> Iterator[Problem]:
+def _time_problems(event: RequestSubmitted | StatusChanged, written: str, now: datetime) -> Iterator[Problem]:
     if not _RFC3339.fullmatch(written):
         yield Problem(reason=Reason.INVALID_TIME, detail=_RFC3339_WANTED, field="time")
     elif event.time > now + FUTURE_TOLERANCE:
@@ -299,49 +315,14 @@ def _time_problems(event: AgencyEvent, written: str, now: datetime) -> Iterator[
         yield Problem(reason=Reason.TIME_OUT_OF_RANGE, detail=detail, field="time")
 
 
-def _with_normal_contacts(event: RequestSubmitted, region: str) -> tuple[RequestSubmitted, list[Problem]]:
+def _with_normal_contacts(event: Submission, region: str) -> tuple[Submission, list[Problem]]:
     applicant = event.data.applicant
     problems: list[Problem] = []
-    normal: dict[str, str] = {}
-    if applicant.phone is not None:
-        phone = e164(applicant.phone, region)
-        if phone is None:
-            detail = "it is no phone number at which a citizen can be reached"
-            problems.append(Problem(reason=Reason.INVALID_PHONE, detail=detail, field="data.applicant.phone"))
-        else:
-            normal["phone"] = phone
-    if applicant.email is not None:
-        email = mail_address(applicant.email)
-        if email is None:
-            detail = "it is no mail address to which a message can be sent"
-            problems.append(Problem(reason=Reason.INVALID_EMAIL, detail=detail, field="data.applicant.email"))
-        else:
-            normal["email"] = email
-    if not normal:
-        return event, problems
-    data = event.data.model_copy(update={"applicant": applicant.model_copy(update=normal)})
-    return event.model_copy(update={"data": data}), problems
-
-
-def e164(written: str, region: str) -> str | None:
-    """The number in E.164, or None if it is no ordinary subscriber's: short codes, premium rates, extensions."""
-    if not _PHONE_WRITING.match(written):
-        return None
-    try:
-        number = phonenumbers.parse(" ".join(written.split()), region)
-    except phonenumbers.NumberParseException:
-        return None
-    if number.extension or not phonenumbers.is_valid_number(number):
-        return None
-    if phonenumbers.number_type(number) not in _REACHABLE_TYPES:
-        return None
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-
-
-def mail_address(written: str) -> str | None:
-    """The address with its domain in ASCII, or None. Local parts beyond ASCII can't be relied on in transit."""
-    try:
-        checked = validate_email(written, check_deliverability=False, allow_smtputf8=False, strict=True)
-    except EmailNotValidError:
-        return None
-    return checked.ascii_email
+    phone, email = applicant.phone, applicant.email
+    if phone is not None and (phone := e164(phone, region)) is None:
+        detail = "it is no phone number at which a citizen can be reached"
+        problems.append(Problem(reason=Reason.INVALID_PHONE, detail=detail, field="data.applicant.phone"))
+    if email is not None and (email := mail_address(email)) is None:
+        detail = "it is no mail address to which a message can be sent"
+        problems.append(Problem(reason=Reason.INVALID_EMAIL, detail=detail, field="data.applicant.email"))
+    return with_contacts(event, phone=phone, email=email), problems

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from msgspec import convert
 
+from services.intake.agency_event import AgencyEvent, StatusChange, Submission
 from services.intake.domain import Received, Verdict
 from services.intake.handlers import Intake, publication
 from shared.bus.port import Publication
@@ -37,7 +39,7 @@ class Agency:
             "time": "2026-03-01T08:00:00Z",
             "data": {"agency_reference": number, "service_code": "birth-certificate"} | data,
         }
-        return self._received(RequestSubmitted.model_validate(event, strict=False))
+        return self._received(convert(event, Submission))
 
     def changes(
         self, status: Status, number: str = "1", event_id: str | None = None, minute: int = 0, **data: Any
@@ -51,9 +53,9 @@ class Agency:
             "time": datetime(2026, 3, 1, 9, tzinfo=UTC) + timedelta(minutes=minute),
             "data": {"agency_reference": number, "status": status} | data,
         }
-        return self._received(StatusChanged.model_validate(event, strict=False))
+        return self._received(convert(event, StatusChange))
 
-    def _received(self, event: RequestSubmitted | StatusChanged) -> Received:
+    def _received(self, event: AgencyEvent) -> Received:
         topic = f"agency.{self.id}.events"
         return Received(
             agency=self.id,

@@ -4,7 +4,7 @@ import phonenumbers
 import pytest
 
 from deploy.replay.people import DJIBOUTI, PHONES, UNITED_STATES, citizen_of
-from services.intake.validation import e164, mail_address
+from services.intake.contacts import e164, mail_address
 from services.notify.domain import takes_sms
 
 
