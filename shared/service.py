@@ -21,9 +21,11 @@ from prometheus_client import (
 from prometheus_client.exposition import generate_latest
 from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from shared.bus.kafka import LINGER_MS, KafkaBus, KafkaPublisher
 from shared.bus.loop import Decode, Handle
@@ -127,8 +129,8 @@ class Service:
         """A further condition of life: says why only a new process helps, if it was so for more than these seconds."""
         self._watched[name] = stuck
 
-    def app(self, routes: Sequence[BaseRoute] = ()) -> Starlette:
-        """The ASGI application: the service's own routes and the three that all have."""
+    def app(self, routes: Sequence[BaseRoute] = (), *, first: Callable[[ASGIApp], ASGIApp] | None = None) -> Starlette:
+        """The ASGI application: the service's own routes and the three that all have, behind what `first` makes."""
         app = Starlette(
             routes=[
                 Route("/live", self._live),
@@ -136,6 +138,7 @@ class Service:
                 Route("/metrics", self._metrics),
                 *routes,
             ],
+            middleware=[Middleware(first)] if first else [],
             lifespan=self._lifespan,
         )
         app.state.settings = self.settings
@@ -250,5 +253,6 @@ def run(build_app: Callable[[], Starlette]) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=CALLS_SECONDS,
     )

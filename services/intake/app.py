@@ -1,15 +1,17 @@
 """The wiring of intake."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from starlette.types import ASGIApp
 
 from services.intake.domain import Received, Verdict
 from services.intake.handlers import Intake, publication
-from services.intake.http import HttpDoor, build_http
+from services.intake.http import HttpDoor, PublishFirst, build_http
 from services.intake.kafka import decoder
 from services.intake.keys import Authenticator
 from services.intake.settings import IntakeSettings
@@ -27,10 +29,14 @@ from shared.store.port import Store
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """The two doors of intake, with one verdict behind them. HTTP calls are answered while the gatherer runs."""
+    """The two doors of intake, with one verdict behind them. HTTP calls are answered while the gatherer runs.
+
+    `publish_first` goes before all that is before `http`.
+    """
 
     from_kafka: Handle[Received]
     http: FastAPI
+    publish_first: Callable[[ASGIApp], ASGIApp]
     gatherer: Gatherer[Received, Verdict]
 
 
@@ -84,7 +90,12 @@ def build_doors(
         clock=clock,
         phone_region=jurisdiction.phone_region,
     )
-    return Doors(from_kafka, build_http(door, metrics), gatherer)
+    return Doors(
+        from_kafka=from_kafka,
+        http=build_http(door, metrics),
+        publish_first=partial(PublishFirst, door=door, metrics=metrics),
+        gatherer=gatherer,
+    )
 
 
 def build_app(
@@ -107,4 +118,4 @@ def build_app(
         AGENCY_TOPIC_PATTERN, decoder(jurisdiction, service.clock), doors.from_kafka, label="agency.*.events"
     )
     service.run_beside("http gatherer", doors.gatherer.run)
-    return service.app(routes=[Mount("/", doors.http)])
+    return service.app(routes=[Mount("/", doors.http)], first=doors.publish_first)

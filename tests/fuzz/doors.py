@@ -171,8 +171,9 @@ async def _serve(directory: Path, listener: socket.socket, opened: Future[tuple[
         metrics=IntakeMetrics(CollectorRegistry()),
     )
     gathering = asyncio.create_task(doors.gatherer.run())
+    app = doors.publish_first(doors.http)
     server = uvicorn.Server(
-        uvicorn.Config(doors.http, http=Hasty, ws="none", log_config=None, access_log=False, server_header=False)
+        uvicorn.Config(app, http=Hasty, ws="none", log_config=None, access_log=False, server_header=False)
     )
     opened.set_result((doors.http, server))
     await server.serve(sockets=[listener])

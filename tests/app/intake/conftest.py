@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import pytest_asyncio
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
 
 from services.intake.app import build_doors
 from shared.bus.port import Publication, Unavailable
@@ -87,7 +87,7 @@ class Answer:
 class Client:
     """An agency's HTTP client, in the same process as the application."""
 
-    app: FastAPI
+    app: ASGIApp
     publisher: MemoryPublisher
     store: Store
     registry: CollectorRegistry
@@ -192,7 +192,7 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
         metrics=metrics,
     )
     gathering = asyncio.create_task(doors.gatherer.run())
-    yield Client(doors.http, publisher, store, registry, metrics, register)
+    yield Client(doors.publish_first(doors.http), publisher, store, registry, metrics, register)
     gathering.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await gathering
