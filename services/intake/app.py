@@ -1,5 +1,6 @@
 """The wiring of intake."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -73,15 +74,23 @@ def build_doors(
         count(verdicts)
         return [publication(verdict) for verdict in verdicts]
 
+    deciding, publishing = asyncio.Lock(), asyncio.Lock()
+
     async def from_http(batch: Sequence[Received]) -> list[Verdict]:
         async with failpoints.at(Point.RECEIVED, Unavailable):
-            verdicts = await intake.decide(batch)
-            await publisher.publish([publication(verdict) for verdict in verdicts])
+            # While one batch waits for Kafka the next is decided. Each is published in its turn.
+            async with deciding:
+                verdicts = await intake.decide(batch)
+                await publishing.acquire()
+            try:
+                await publisher.publish([publication(verdict) for verdict in verdicts])
+            finally:
+                publishing.release()
         await failpoints.reach(Point.PUBLISHED, Unavailable)
         count(verdicts)
         return verdicts
 
-    gatherer = Gatherer(from_http)
+    gatherer = Gatherer(from_http, at_once=2)
     door = HttpDoor(
         authenticator=Authenticator(jurisdiction),
         gatherer=gatherer,

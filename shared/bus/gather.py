@@ -11,9 +11,11 @@ R = TypeVar("R")
 
 
 class Gatherer(Generic[T, R]):
-    """Calls `process` with what arrived while the batch before was under way, and hands each caller its own results.
+    """Calls `process` with what arrived while the batches before were under way, and hands each caller its own results.
 
-    `process` gives one result per item, in order. What it raises, each caller of that batch gets.
+    `process` gives one result per item, in order. What it raises, each caller of that batch gets. It is called in the
+    order of the batches, for up to `at_once` of them without waiting for the one before: what must not overlap is its
+    own to keep apart.
     """
 
     def __init__(
@@ -23,11 +25,14 @@ class Gatherer(Generic[T, R]):
         linger_seconds: float = 0.002,
         batch_limit: int = 500,
         waiting_limit: int = 5000,
+        at_once: int = 1,
     ) -> None:
         self._process = process
         self._linger_seconds = linger_seconds
         self._batch_limit = batch_limit
         self._waiting_limit = waiting_limit
+        self._at_once = at_once
+        self._gathering = asyncio.Lock()
         self._waiting: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = []
         self._waiting_items = 0
         self._arrived = asyncio.Event()
@@ -44,10 +49,17 @@ class Gatherer(Generic[T, R]):
 
     async def run(self) -> None:
         """Process batches until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._at_once):
+                group.create_task(self._one_after_another())
+
+    async def _one_after_another(self) -> None:
         while True:
-            await self._arrived.wait()
-            await asyncio.sleep(self._linger_seconds)
-            await self._process_once(self._take())
+            async with self._gathering:
+                await self._arrived.wait()
+                await asyncio.sleep(self._linger_seconds)
+                calls = self._take()
+            await self._process_once(calls)
 
     def _take(self) -> list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]]:
         taken: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = []

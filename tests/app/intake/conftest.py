@@ -49,14 +49,22 @@ def status_change(status: str, number: str = "1", **other: Any) -> dict[str, Any
     return submission() | event | other
 
 
+def _set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class MemoryPublisher:
-    """Keeps what is published, or says that Kafka is away."""
+    """Keeps what is published, or says that Kafka is away, or lets it wait until `acknowledges` is set."""
 
     published: list[Publication] = field(default_factory=list)
     away: bool = False
+    acknowledges: asyncio.Event = field(default_factory=_set)
 
     async def publish(self, publications: Sequence[Publication]) -> None:
+        await self.acknowledges.wait()
         if self.away:
             raise Unavailable("no broker answers")
         self.published.extend(publications)

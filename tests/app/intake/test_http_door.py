@@ -15,6 +15,7 @@ from services.intake.reference import reference_of
 from shared.bus.gather import Gatherer
 from shared.clock import SystemClock
 from shared.contract.agency import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_EVENT_BYTES
+from shared.contract.events import RequestAccepted
 from shared.contract.topics import ACCEPTED, REJECTED, UPDATED
 
 if TYPE_CHECKING:
@@ -425,6 +426,24 @@ async def test_without_its_store_nothing_is_accepted_or_seen(client: "Client", s
     assert client.publisher.published == []
     await client.store.open()
     assert (await client.post(submit("2"))).status == 202
+
+
+async def test_while_kafka_is_waited_for_the_next_calls_are_decided_and_then_published_in_their_turn(
+    client: "Client", submit: Write
+) -> None:
+    client.publisher.acknowledges.clear()
+    async with asyncio.timeout(10):
+        calls = []
+        for number in range(1, 3):
+            calls.append(asyncio.create_task(client.post(submit(str(number)))))
+            while len([row async for row in client.store.collection("requests").scan()]) < number:
+                pass
+        assert client.publisher.published == []
+        client.publisher.acknowledges.set()
+        answers = await asyncio.gather(*calls)
+    assert [answer.status for answer in answers] == [202, 202]
+    told = [RequestAccepted.from_json(publication.value).causationid for publication in client.publisher.published]
+    assert told == ["submit-1", "submit-2"]
 
 
 async def test_a_call_before_the_service_runs_is_told_to_come_again_and_does_not_hang(

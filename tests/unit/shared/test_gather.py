@@ -62,6 +62,21 @@ async def test_what_arrives_while_a_batch_is_under_way_becomes_the_next_batch() 
     assert stage.batches == [[1], [2, 3, 4, 5, 6]]
 
 
+async def test_of_two_at_once_the_second_does_not_wait_for_the_first_and_a_third_does() -> None:
+    stage = Stage(held=True)
+    gatherer = Gatherer(stage.process, linger_seconds=0, at_once=2)
+    calls = []
+    async with running(gatherer):
+        for number in (1, 2):
+            stage.entered.clear()
+            calls.append(asyncio.create_task(gatherer.submit([number])))
+            await stage.entered.wait()
+        calls += [asyncio.create_task(gatherer.submit([number])) for number in (3, 4)]
+        stage.go.set()
+        assert await asyncio.gather(*calls) == [[2], [4], [6], [8]]
+    assert stage.batches == [[1], [2], [3, 4]]
+
+
 async def test_a_call_larger_than_a_batch_is_processed_whole() -> None:
     stage = Stage()
     gatherer = Gatherer(stage.process, linger_seconds=0, batch_limit=2)
