@@ -1,6 +1,7 @@
 """The wiring of intake."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -63,9 +64,12 @@ def build_doors(
     )
 
     def count(verdicts: Sequence[Verdict]) -> None:
+        events = Counter(
+            (one.received.agency, one.received.door, "duplicate" if one.repeated else one.outcome) for one in verdicts
+        )
+        for labels, number in events.items():
+            metrics.events.labels(*labels).inc(number)
         for verdict in verdicts:
-            outcome = "duplicate" if verdict.repeated else verdict.outcome
-            metrics.events.labels(verdict.received.agency, verdict.received.door, outcome).inc()
             for problem in verdict.problems:
                 metrics.rejections.labels(problem.reason).inc()
 

@@ -4,10 +4,10 @@ An event that is valid in itself can still not be taken: because of what its age
 """
 
 import hashlib
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from msgspec import Struct
 from msgspec.json import Encoder
 from msgspec.structs import replace
 
@@ -39,8 +39,7 @@ MAX_CHANGES = 100
 _ENCODER = Encoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Struct, frozen=True, gc=False):
     """One event as it came through a door: who sent it (by key or topic), when, and what could be made of it."""
 
     agency: str
@@ -103,8 +102,7 @@ class RequestState(Part, frozen=True, kw_only=True):
         return self.changes[-1].status if self.changes else Status.RECEIVED
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True, gc=False):
     """What becomes of one received event."""
 
     received: Received

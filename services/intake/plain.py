@@ -48,15 +48,18 @@ def plain_json(body: bytes) -> Any:
     return value
 
 
-def is_plain_text(text: str) -> bool:
-    """Whether there is nothing in it that could be, or stand for, what no text may hold."""
-    return _PLAIN_TEXT.fullmatch(text) is not None
+def is_plain_text(body: bytes) -> bool:
+    """Whether nothing in this JSON could be, or stand for, what no text may hold. UnicodeDecodeError if not UTF-8."""
+    if body.isascii():
+        # JSON has no other control character inside a text, save as an escape.
+        return b"\\" not in body and b"\x7f" not in body
+    return _PLAIN_TEXT.fullmatch(body.decode()) is not None
 
 
 def plain_event(value: Any, body: bytes, *, now: datetime, phone_region: str) -> AgencyEvent:
     """The event that a JSON value says, if it is certainly valid, else NotPlain; `body` is the same value as bytes."""
     try:
-        if not is_plain_text(body.decode()) or not _PLAIN_TIME.fullmatch(value["time"]):
+        if not is_plain_text(body) or not _PLAIN_TIME.fullmatch(value["time"]):
             raise NotPlain
         event = convert(value, EVENT_OF[value["type"]])
         moment = utc(event.time)

@@ -7,17 +7,21 @@ import hashlib
 import hmac
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_DOUBLED = tuple((value << 1) ^ (0b100101 if value & 0b10000 else 0) for value in range(32))
+"""Each value times x in GF(2)[x] / (x^5 + x^2 + 1), in which x has order 31."""
+
 _VALUES = {character: value for value, character in enumerate(ALPHABET)}
 _READ_AS = str.maketrans({"I": "1", "L": "1", "O": "0", "-": None, " ": None, "\u200e": None})
 _PAYLOAD_LENGTH = 11
+_SHIFTS = tuple(5 * place for place in reversed(range(_PAYLOAD_LENGTH)))
 
 
 def reference_of(key: str, secret: bytes, attempt: int = 0) -> str:
     """The reference of the request under a key, like `7K3M-9XQ2-HTB4`. A further attempt gives another."""
     digest = hmac.digest(secret, f"{key}\n{attempt}".encode(), hashlib.sha256)
     bits = int.from_bytes(digest[:7]) >> 1
-    payload = [(bits >> (5 * position)) & 31 for position in reversed(range(_PAYLOAD_LENGTH))]
-    characters = "".join(ALPHABET[value] for value in (*payload, _check(payload)))
+    payload = [bits >> shift & 31 for shift in _SHIFTS]
+    characters = "".join([ALPHABET[value] for value in payload]) + ALPHABET[_check(payload)]
     return f"{characters[:4]}-{characters[4:8]}-{characters[8:]}"
 
 
@@ -43,10 +47,5 @@ def _check(values: list[int]) -> int:
     """
     total = 0
     for value in values:
-        total = _double(total ^ value)
+        total = _DOUBLED[total ^ value]
     return total
-
-
-def _double(value: int) -> int:
-    """Times x in GF(2)[x] / (x^5 + x^2 + 1), in which x has order 31."""
-    return (value << 1) ^ (0b100101 if value & 0b10000 else 0)

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from msgspec import convert
+from msgspec.json import Encoder
 from pydantic import ValidationError
 
 from services.intake.agency_event import EVENT_OF, AgencyEvent, Submission, with_contacts
@@ -66,6 +67,7 @@ _DETAILS = {
 }
 """What to say where the models' parser speaks of patterns and inputs; elsewhere it says it well."""
 
+_ENCODER = Encoder()
 _ENUM_MEMBER = re.compile(r"<\w+\.\w+: ('\w+')>")
 
 
@@ -150,9 +152,9 @@ def check_event_closely(value: Any, body: bytes, *, now: datetime, phone_region:
 def write_json(value: Any) -> bytes:
     """The shortest JSON that says a value which read_json gave; Refused if it is nested too deeply for that."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:
-        # A lone surrogate exists only as an escape. It will be refused, by its path.
+        return _ENCODER.encode(value)
+    except (UnicodeEncodeError, OverflowError):
+        # A lone surrogate exists only as an escape. It will be refused, by its path; so will an integer of such a size.
         return json.dumps(value, separators=(",", ":")).encode()
     except RecursionError:
         refuse(Reason.TOO_DEEP, "it is nested too deeply")
@@ -279,7 +281,7 @@ def _attribute_problems(event: Submission, written: dict[str, Any]) -> Iterator[
 
 def _character_problems(value: dict[str, Any], body: bytes) -> Iterator[Problem]:
     # Forbidden characters come in as themselves or as an escape: without either there is nothing to walk for.
-    if is_plain_text(body.decode()):
+    if is_plain_text(body):
         return
     for path, text in _texts(value):
         if _FORBIDDEN.search(text) or _COMBINING_PILE.search(text):

@@ -56,7 +56,7 @@ def at_offset(received: Received, offset: int) -> Received:
     """The same event, sent again: another record, a minute later."""
     assert received.origin is not None
     later = timedelta(minutes=1)
-    return replace(
+    return structs.replace(
         received,
         received_at=received.received_at + later,
         published_at=received.received_at,
@@ -99,7 +99,7 @@ async def test_the_same_event_twice_in_a_batch_counts_once(desk: "Desk", agency:
 
 async def test_the_same_event_at_the_other_door_gives_the_same_bytes(desk: "Desk", agency: Agencies) -> None:
     over_kafka = agency().submits()
-    over_http = replace(over_kafka, door=Door.HTTP, origin=None, published_at=None, fingerprint="http/1")
+    over_http = structs.replace(over_kafka, door=Door.HTTP, origin=None, published_at=None, fingerprint="http/1")
     assert told(await desk.decide(over_http)) == told(await desk.decide(over_kafka))
 
 
@@ -131,7 +131,7 @@ async def test_two_agencies_may_use_the_same_ids(desk: "Desk", agency: Agencies)
 async def test_extension_attributes_do_not_make_an_event_another_one(desk: "Desk", agency: Agencies) -> None:
     plain = agency().submits()
     written = to_builtins(plain.event) | {"traceparent": "00-1"}
-    traced = replace(plain, event=read_event(to_json(written), now=plain.received_at, phone_region="DJ"))
+    traced = structs.replace(plain, event=read_event(to_json(written), now=plain.received_at, phone_region="DJ"))
     assert told(await desk.decide(plain)) == told(await desk.decide(traced))
 
 
@@ -223,7 +223,7 @@ async def test_every_refusal_for_what_stood_before_is_repeated_to_the_byte(desk:
 
 def refused(received: Received, **known: str) -> Received:
     problem = Problem(reason=Reason.INVALID_PHONE, detail="it is none", field="data.applicant.phone")
-    return replace(received, event=Refused(problem, **known))
+    return structs.replace(received, event=Refused(problem, **known))
 
 
 async def test_an_invalid_event_is_told_to_its_agency(desk: "Desk", agency: Agencies) -> None:
@@ -237,7 +237,7 @@ async def test_an_invalid_event_is_told_to_its_agency(desk: "Desk", agency: Agen
 
 async def test_a_redelivered_invalid_event_is_told_in_the_same_bytes(desk: "Desk", agency: Agencies) -> None:
     invalid = refused(agency().submits(), event_id="e")
-    redelivered = replace(invalid, received_at=invalid.received_at + timedelta(hours=1))
+    redelivered = structs.replace(invalid, received_at=invalid.received_at + timedelta(hours=1))
     assert told(await desk.decide(invalid)) == told(await desk.decide(redelivered))
 
 
@@ -246,8 +246,8 @@ async def test_a_redelivery_says_the_same_though_the_record_came_from_a_clock_ah
     desk: "Desk", agency: Agencies, ahead: timedelta
 ) -> None:
     early = agency().submits()
-    early = replace(early, published_at=early.received_at + ahead)
-    late = replace(early, received_at=early.received_at + timedelta(days=1))
+    early = structs.replace(early, published_at=early.received_at + ahead)
+    late = structs.replace(early, received_at=early.received_at + timedelta(days=1))
     for first, again in ((early, late), (refused(early, event_id="e"), refused(late, event_id="e"))):
         assert told(await desk.decide(first)) == told(await desk.decide(again))
     (verdict,) = await desk.decide(early)
