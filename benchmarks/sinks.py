@@ -20,7 +20,7 @@ RECEIPT_SECONDS: Final = 1.0
 
 _RECEIPT: Final = 0x04
 _ANSWER_TO_MAIL: Final = {
-    b"EHLO": b"250-sink\r\n250 SIZE 10000000\r\n",
+    b"EHLO": b"250-sink\r\n250-PIPELINING\r\n250 SIZE 10000000\r\n",
     b"DATA": b"354 Go on\r\n",
     b"QUIT": b"221 Bye\r\n",
 }

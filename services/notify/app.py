@@ -140,7 +140,7 @@ def smtp_lane(name: str, wanted: SmtpSettings, jurisdiction: Jurisdiction, servi
         port=wanted.port,
         mail_from=jurisdiction.mail_from,
         sender_name=jurisdiction.name,
-        window=wanted.connections,
+        connections=wanted.connections,
         clock=service.clock,
         failpoints=service.failpoints,
         username=wanted.username,

@@ -11,7 +11,7 @@ from typing import Final
 from jinja2 import Environment, StrictUndefined, Template, TemplateError, nodes
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from services.notify.domain import Notification, Policy, Step, format_date
 from services.notify.ports import Composed, Mail, ShortMessage, Unsendable
@@ -25,6 +25,8 @@ POLICIES: Final = "policies.yaml"
 RIGHT_TO_LEFT: Final = frozenset({Language.ARABIC})
 
 _LEFT_TO_RIGHT_MARK: Final = "\u200e"
+_PARAGRAPH_END: Final = "\x1e"
+"""Stands in no text and no value: intake takes no control characters."""
 
 _ALWAYS = frozenset({"reference", "service"})
 _ASSIGNED = frozenset({"office", "due_date"})
@@ -85,13 +87,16 @@ class StepPolicies(ConfigModel):
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """One step in one language, compiled. `version` changes when any of its words does."""
+    """One step in one language, compiled: a mail with all its paragraphs, since each call of a template has its price.
+
+    `version` changes when any of its words does.
+    """
 
     version: str
     sms: Template
     subject: Template
-    paragraphs: tuple[Template, ...]
-    paragraphs_html: tuple[Template, ...]
+    mail: Template
+    mail_html: Template
 
 
 class Templates:
@@ -129,16 +134,16 @@ class Templates:
         values = {"note": ""} | notification.personalisation
         marked = _marked(values, notification.language)
         # A value keeps its own direction inside a sentence of the other one.
-        isolated = {name: value and Markup("<bdi>{}</bdi>").format(value) for name, value in values.items()}
+        isolated = {name: value and Markup(f"<bdi>{escape(value)}</bdi>") for name, value in values.items()}  # noqa: S704 - escaped
         try:
             subject = rendering.subject.render(marked)
             html = self._layout.render(
                 language=notification.language.value,
                 direction="rtl" if notification.language in RIGHT_TO_LEFT else "ltr",
                 subject=subject,
-                paragraphs=[Markup(each) for each in _said(rendering.paragraphs_html, isolated)],  # noqa: S704 - escaped
+                paragraphs=[Markup(each) for each in _paragraphs(rendering.mail_html, isolated)],  # noqa: S704 - escaped
             )
-            text = "\n\n".join(_said(rendering.paragraphs, marked)) + "\n"
+            text = "\n\n".join(_paragraphs(rendering.mail, marked)) + "\n"
         except TemplateError as error:
             raise Unsendable("not_renderable") from error
         mail = Mail(notification.id, notification.recipient or "", notification.language, subject, text, html)
@@ -196,13 +201,13 @@ def _compile(
     plain: Environment, escaping: Environment, language: Language, step: Step, said: StepTexts, closing: str
 ) -> Rendering:
     digest = sha256("\0".join((said.sms, said.subject, *said.mail, closing)).encode()).hexdigest()
-    paragraphs = (*said.mail, closing)
+    mail = _PARAGRAPH_END.join((*said.mail, closing))
     return Rendering(
         version=f"{language.value}/{step}@{digest[:12]}",
         sms=plain.from_string(said.sms.strip()),
         subject=plain.from_string(said.subject.strip()),
-        paragraphs=tuple(map(plain.from_string, paragraphs)),
-        paragraphs_html=tuple(map(escaping.from_string, paragraphs)),
+        mail=plain.from_string(mail),
+        mail_html=escaping.from_string(mail),
     )
 
 
@@ -213,8 +218,9 @@ def _marked(values: Mapping[str, str], language: Language) -> Mapping[str, str]:
     return {**values, "reference": _LEFT_TO_RIGHT_MARK + values["reference"]}
 
 
-def _said(paragraphs: tuple[Template, ...], values: Mapping[str, str]) -> list[str]:
-    rendered = (paragraph.render(values).strip() for paragraph in paragraphs)
+def _paragraphs(mail: Template, values: Mapping[str, str]) -> list[str]:
+    """Those that say anything."""
+    rendered = map(str.strip, mail.render(values).split(_PARAGRAPH_END))
     return [each for each in rendered if each]
 
 

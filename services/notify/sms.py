@@ -1,5 +1,7 @@
 """What fits in a short message: GSM 03.38 or UCS-2, whole or in parts (3GPP TS 23.038, 23.040)."""
 
+import re
+from codecs import charmap_encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,10 +15,14 @@ _EXTENSION = {
     "\f": 0x0A, "^": 0x14, "{": 0x28, "}": 0x29, "\\": 0x2F, "[": 0x3C, "~": 0x3D, "]": 0x3E, "|": 0x40, "€": 0x65,
 }  # fmt: skip
 
-_SEPTETS = {character: bytes((code,)) for code, character in enumerate(_BASIC) if code != _ESCAPE} | {
-    character: bytes((_ESCAPE, code)) for character, code in _EXTENSION.items()
+_SEPTETS = {ord(character): bytes((code,)) for code, character in enumerate(_BASIC) if code != _ESCAPE} | {
+    ord(character): bytes((_ESCAPE, code)) for character, code in _EXTENSION.items()
 }
 """Each character as SMPP carries it: one octet a septet, two for the extension table."""
+
+_IN_GSM = re.compile(f"[{re.escape(''.join(map(chr, _SEPTETS)))}]*")
+_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+_EXTENDED = re.compile(f"[{re.escape(''.join(_EXTENSION))}]")
 
 PARTS_MAX = 255
 
@@ -40,7 +46,7 @@ class Segmented:
 
     def octets(self, reference: int) -> tuple[bytes, ...]:
         """Each part's user data. `reference` (0 to 255) ties the parts of one message together on the phone."""
-        bodies = [b"".join(_octets(character, self.encoding) for character in part) for part in self.parts]
+        bodies = [_octets(part, self.encoding) for part in self.parts]
         if len(bodies) == 1:
             return (bodies[0],)
         return tuple(
@@ -53,7 +59,7 @@ def encode(text: str) -> Segmented:
 
     ValueError if that takes more than 255 parts.
     """
-    encoding = Encoding.UCS2 if offending_characters(text) else Encoding.GSM
+    encoding = Encoding.GSM if _IN_GSM.fullmatch(text) else Encoding.UCS2
     whole, part = _LIMITS[encoding]
     parts = (text,) if _units(text, encoding) <= whole else tuple(_split(text, encoding, part))
     if len(parts) > PARTS_MAX:
@@ -63,18 +69,20 @@ def encode(text: str) -> Segmented:
 
 def offending_characters(text: str) -> tuple[str, ...]:
     """The characters for which the text can't be written in GSM 03.38, each once, in order."""
-    return tuple(dict.fromkeys(character for character in text if character not in _SEPTETS))
+    return tuple(dict.fromkeys(character for character in text if ord(character) not in _SEPTETS))
 
 
-def _octets(character: str, encoding: Encoding) -> bytes:
+def _octets(text: str, encoding: Encoding) -> bytes:
+    if encoding is Encoding.GSM:
+        return charmap_encode(text, "strict", _SEPTETS)[0]
     # A lone surrogate is no text; it is sent as a question mark rather than not at all.
-    return _SEPTETS[character] if encoding is Encoding.GSM else character.encode("utf-16-be", "replace")
+    return text.encode("utf-16-be", "replace")
 
 
 def _units(text: str, encoding: Encoding) -> int:
     if encoding is Encoding.GSM:
-        return len(text) + sum(character in _EXTENSION for character in text)
-    return len(text) + sum(character > "\uffff" for character in text)
+        return len(text) + len(_EXTENDED.findall(text))
+    return len(text) + len(_ASTRAL.findall(text))
 
 
 def _split(text: str, encoding: Encoding, limit: int) -> Iterator[str]:

@@ -33,12 +33,16 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What is said at one command ("" is the greeting, "." the end of a mail), cut in two, and whether that is all."""
+    """What is said at one command ("" is the greeting, "." the end of a mail), cut in two, and whether that is all.
+
+    `together`: the server takes the commands of a mail at once.
+    """
 
     at: str
     said: bytes
     cut: int
     then: str
+    together: bool
 
 
 @dataclass(slots=True)
@@ -46,6 +50,7 @@ class ScriptedServer:
     """Takes every mail, but for the one place that a script is for."""
 
     script: Script | None = None
+    together: bool = False
     port: int = 0
     connections: int = 0
 
@@ -60,6 +65,8 @@ class ScriptedServer:
                         continue
                     in_mail = command == "DATA"
                     usual = b"354 go on\r\n" if in_mail else b"250 ok\r\n"
+                    if command == "EHLO" and self.together:
+                        usual = b"250-here\r\n250 PIPELINING\r\n"
                     if not await self._say(writer, command, usual):
                         break
 
@@ -92,7 +99,7 @@ def provider_at(port: int) -> SmtpProvider:
         port=port,
         mail_from="guichet@example.org",
         sender_name="République",
-        window=3,
+        connections=3,
         clock=ManualClock(NOW),
         answer_seconds=ANSWER_SECONDS,
     )
@@ -124,12 +131,14 @@ SCRIPTS = st.builds(
     REPLIES,
     st.integers(0, 10_000),
     st.sampled_from(["go on", "hang up", "reset"]),
+    st.booleans(),
 )
 
 
 def test_every_mail_has_one_answer_whatever_the_server_says(run: Run) -> None:
     async def try_out(script: Script) -> None:
         async with scripted_server() as server:
+            server.together = script.together
             provider = provider_at(server.port)
             if script.at not in ("", "EHLO"):
                 await next_is_sent(provider)  # so that a connection that was in use is tried, too

@@ -17,7 +17,7 @@ from services.notify.lane import Lane
 from services.notify.ledger import Ledger
 from services.notify.outcomes import Outcomes
 from services.notify.providers.smpp import ANSWER_SECONDS, SmppProvider
-from services.notify.providers.smtp import SmtpProvider
+from services.notify.providers.smtp import FREE_SECONDS, SmtpProvider
 from services.notify.rate import TokenBucket
 from services.notify.receipts import Receipts, References
 from services.notify.rendering import load_templates
@@ -122,15 +122,18 @@ class Counter:
             answer_seconds=answer_seconds,
         )
 
-    def smtp(self, port: int, *, name: str = "smtp", window: int = 3) -> SmtpProvider:
+    def smtp(
+        self, port: int, *, name: str = "smtp", connections: int = 3, free_seconds: float = FREE_SECONDS
+    ) -> SmtpProvider:
         return SmtpProvider(
             name=name,
             host="127.0.0.1",
             port=port,
             mail_from=self.jurisdiction.mail_from,
             sender_name=self.jurisdiction.name,
-            window=window,
+            connections=connections,
             clock=CLOCK,
+            free_seconds=free_seconds,
         )
 
     def run_sms(self, *providers: SmppProvider, per_second: float = 5000.0) -> None:

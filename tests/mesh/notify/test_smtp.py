@@ -11,6 +11,7 @@ import pytest
 from deploy.local.ports import free_port
 from deploy.local.smtp import RecordingSmtp
 from services.notify.ports import Answer, Declined, Later, Mail, Refused, Sent, Unknown
+from services.notify.providers.smtp import BUSY_PAUSE
 from shared.contract.events import Language
 
 if TYPE_CHECKING:
@@ -136,10 +137,11 @@ async def test_an_address_beyond_ascii_which_intake_lets_nobody_have_is_refused_
 class RudeServer:
     """Speaks SMTP up to a command, then answers it as it is told, or hangs up."""
 
-    def __init__(self, at: str, answer: str) -> None:
+    def __init__(self, at: str, answer: str, *, greeting: str = "250 rude") -> None:
         self.port = free_port()
         self._at = at
         self._answer = answer
+        self._greeting = greeting
 
     async def __aenter__(self) -> "RudeServer":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
@@ -161,16 +163,23 @@ class RudeServer:
                     break
                 writer.write(f"{self._answer}\r\n".encode())
                 in_data = False
+            elif command == "EHLO":
+                writer.write(f"{self._greeting}\r\n".encode())
             else:
                 writer.write(b"354 go on\r\n" if in_data else b"250 ok\r\n")
         writer.close()
 
 
+ONE_BY_ONE, TOGETHER = "250 rude", "250-rude\r\n250 PIPELINING"
+
+
+@pytest.mark.parametrize("greeting", [ONE_BY_ONE, TOGETHER])
 @pytest.mark.parametrize(
     ("at", "said", "answer"),
     [
         ("MAIL", "", Later("connection_lost")),
         ("RCPT", "", Later("connection_lost")),
+        ("DATA", "", Later("connection_lost")),
         (".", "", Unknown("connection_lost")),
         ("MAIL", "451 later", Later("smtp_451")),
         ("RCPT", "452 full", Later("smtp_452")),
@@ -186,9 +195,78 @@ class RudeServer:
     ],
 )
 async def test_what_the_server_did_to_a_mail_is_told_apart(
-    counter: "Counter", at: str, said: str, answer: Answer
+    counter: "Counter", at: str, said: str, answer: Answer, greeting: str
 ) -> None:
-    async with RudeServer(at, said) as server:
+    async with RudeServer(at, said, greeting=greeting) as server:
         provider = counter.smtp(server.port)
         assert await provider.send(mail()) == answer
+        await provider.stop()
+
+
+class TakesCommandsTogether:
+    """Answers the commands of a mail as it is told, once it has read all three. It writes down what it heard."""
+
+    def __init__(self, *said: str) -> None:
+        self.port = free_port()
+        self.connections = 0
+        self.heard: list[str] = []
+        self._said = said
+
+    async def __aenter__(self) -> "TakesCommandsTogether":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        writer.write(b"220 here\r\n")
+        while line := await reader.readline():
+            self.heard.append(line.decode().strip())
+            if self.heard[-1].startswith("EHLO"):
+                writer.write(b"250-here\r\n250 PIPELINING\r\n")
+            elif self.heard[-1] == "DATA":
+                writer.write("".join(f"{each}\r\n" for each in self._said).encode())
+            elif self.heard[-1] in (".", "RSET", "QUIT"):
+                writer.write(b"250 ok\r\n")
+        writer.close()
+
+
+async def test_the_commands_of_a_mail_are_sent_together_where_the_server_takes_them_so(counter: "Counter") -> None:
+    async with TakesCommandsTogether("250 ok", "250 ok", "354 go on") as server:
+        provider = counter.smtp(server.port)
+        assert [await provider.send(mail()) for _ in range(2)] == [Sent(), Sent()]
+        await provider.stop()
+        assert server.connections == 1
+
+
+async def test_a_connection_goes_on_after_a_recipient_was_refused_among_commands_sent_together(
+    counter: "Counter",
+) -> None:
+    async with TakesCommandsTogether("250 ok", "550 5.1.1 nobody", "503 no recipient") as server:
+        provider = counter.smtp(server.port)
+        assert [await provider.send(mail()) for _ in range(2)] == [Refused("smtp_550")] * 2
+        await provider.stop()
+        assert server.connections == 1
+
+
+async def test_a_server_that_waits_for_a_mail_whose_recipient_it_refused_gets_none(counter: "Counter") -> None:
+    async with TakesCommandsTogether("250 ok", "550 5.1.1 nobody", "354 go on") as server:
+        provider = counter.smtp(server.port)
+        assert [await provider.send(mail()) for _ in range(2)] == [Refused("smtp_550")] * 2
+        await provider.stop()
+        assert server.connections == 2
+        assert "MIME-Version: 1.0" not in server.heard
+
+
+async def test_a_mail_for_which_no_connection_gets_free_in_time_waits_without_blame(counter: "Counter") -> None:
+    async with RudeServer(".", "250-and so on") as server:
+        provider = counter.smtp(server.port, connections=1, free_seconds=0.1)
+        sends = [asyncio.create_task(provider.send(mail(id=f"n-{number}"))) for number in (1, 2)]
+        done, busy = await asyncio.wait(sends, return_when=asyncio.FIRST_COMPLETED)
+        assert [each.result() for each in done] == [Later("busy", BUSY_PAUSE)]
+        for each in busy:
+            each.cancel()
+        await asyncio.wait(busy)
         await provider.stop()
