@@ -1,30 +1,29 @@
 """SMS by SMPP 3.4: one bound connection as transceiver, which comes back by itself.
 
-PDUs are built by aiosmpplib. The session around them is ours: its ESME walks through all it ever sent at each answer,
-ends the connection at statuses, receipts and vendor fields it does not know, and loses what was queued when the
-connection drops. Here every submission has exactly one answer: accepted, refused, later, or nobody knows.
+aiosmpplib builds the PDUs, but for the two that go with every message. The session around them is ours: its ESME walks
+through all it ever sent at each answer, ends the connection at statuses, receipts and vendor fields it does not know,
+and loses what was queued when the connection drops. Here every submission has exactly one answer: accepted, refused,
+later, or nobody knows.
 """
 
 import asyncio
 import contextlib
 import re
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiosmpplib.protocol import (
     BindTransceiver,
     DeliverSmResp,
-    EnquireLink,
     EnquireLinkResp,
     GenericNack,
     SmppMessage,
-    SubmitSm,
     Unbind,
     UnbindResp,
 )
-from aiosmpplib.state import NPI, TON, USER_MESSAGE_REFERENCE, OptionalParam, PhoneNumber, SmppCommand
+from aiosmpplib.state import NPI, TON, USER_MESSAGE_REFERENCE, SmppCommand
 from aiosmpplib.state import SmppCommandStatus as Status
 
 from services.notify.domain import user_message_reference
@@ -80,13 +79,21 @@ FAILURES: Final = {"UNDELIV": "undeliverable", "EXPIRED": "expired", "REJECTD": 
 
 _STATES: Final = {2: "DELIVRD", 3: "EXPIRED", 4: "DELETED", 5: "UNDELIV", 8: "REJECTD"}
 _HEADER: Final = struct.Struct(">IIII")
+_SUBMISSION: Final = struct.Struct(">B4xBxBxB")
+"""From esm_class to sm_length; protocol, priority, times, replacing and default message are all 0."""
+
+_TAG_OF_TWO: Final = struct.Struct(">HHH")
+_WITH_RECEIPT: Final = 1
 _LENGTH_MAX: Final = 65_536 + 1_024
+_READ_OCTETS: Final = 65_536
 _RECEIPTED_MESSAGE_ID: Final = 0x001E
 _MESSAGE_PAYLOAD: Final = 0x0424
 _MESSAGE_STATE: Final = 0x0427
 _MESSAGE_ID_LENGTH_MAX: Final = 64
 _RESPONSE: Final = 0x8000_0000
 _HAS_HEADER: Final = 0x40
+_UCS2: Final = 0x08
+_DIGITS: Final = re.compile(r"\+?(\d{1,20})", re.ASCII)
 _FIELD: Final = re.compile(r"\b(id|stat):\s*(\S+)", re.IGNORECASE)
 
 Accept = Callable[[Sequence[Receipt]], Awaitable[None]]
@@ -101,6 +108,14 @@ class NotBound(Exception):
 
 class Lost(Exception):
     """The connection ended before the answer came."""
+
+
+class Asked(NamedTuple):
+    """A request that waits for its answer: the answer's command, who waits for its status and body, and how long."""
+
+    command: int
+    answer: asyncio.Future[tuple[int, bytes]]
+    until_seconds: float
 
 
 class SmppProvider:
@@ -127,7 +142,7 @@ class SmppProvider:
         self._host = host
         self._port = port
         self._bind = BindTransceiver(system_id=system_id, password=password)
-        self._source = PhoneNumber(sender, *_kind_of_sender(sender))
+        self._source = _address(*_kind_of_sender(sender), sender)
         self.window = window
         self._accept = accept
         self._clock = clock
@@ -199,24 +214,21 @@ class SmppProvider:
             return Declined(reason, references)
         return Later(f"smpp_0x{status:02x}", references=references)
 
-    def _submissions(self, message: ShortMessage) -> list[SubmitSm]:
+    def _submissions(self, message: ShortMessage) -> list[bytes]:
+        """The body of a submit_sm (SMPP 3.4, 4.4.1) for each part. ValueError for no text, or what is no number."""
+        digits = _DIGITS.fullmatch(message.recipient)
+        if digits is None or not message.text.parts[0]:
+            raise ValueError("there is no text, or nobody to send it to")
         reference = user_message_reference(message.id)
-        octets = message.text.octets(reference & 0xFF)
-        destination = PhoneNumber(message.recipient.removeprefix("+"), TON.INTERNATIONAL, NPI.ISDN)
-        submissions = []
-        for text, octets_of_part in zip(message.text.parts, octets, strict=True):
-            submission = SubmitSm(
-                short_message=text,
-                source=self._source,
-                destination=destination,
-                esm_class=_HAS_HEADER if len(octets) > 1 else 0,
-                registered_delivery=1,
-                encoding="ucs2" if message.text.encoding is Encoding.UCS2 else None,
-                optional_params=[OptionalParam(USER_MESSAGE_REFERENCE, reference)],
-            )
-            submission.set_encoded_message(octets_of_part)
-            submissions.append(submission)
-        return submissions
+        parts = message.text.octets(reference & 0xFF)
+        addressed = b"\0" + self._source + _address(TON.INTERNATIONAL, NPI.ISDN, digits[1])
+        esm_class = _HAS_HEADER if len(parts) > 1 else 0
+        data_coding = _UCS2 if message.text.encoding is Encoding.UCS2 else 0
+        named = _TAG_OF_TWO.pack(USER_MESSAGE_REFERENCE, 2, reference)
+        return [
+            addressed + _SUBMISSION.pack(esm_class, _WITH_RECEIPT, data_coding, len(part)) + part + named
+            for part in parts
+        ]
 
     async def _stay_connected(self) -> None:
         failures = 0
@@ -276,9 +288,10 @@ class Session:
         self._clock = clock
         self._failpoints = failpoints
         self._ended = False
+        self._unread = bytearray()
         self._sequence = 0
-        self._awaited: dict[int, tuple[int, asyncio.Future[tuple[int, bytes]]]] = {}
-        """By sequence number: the command of the answer, and who waits for its status and body."""
+        self._awaited: dict[int, Asked] = {}
+        """By sequence number, in the order in which they were asked."""
         self._doubted = asyncio.Event()
         self._receipts: asyncio.Queue[tuple[int, Receipt]] = asyncio.Queue(RECEIPTS_WAITING_MAX)
 
@@ -310,22 +323,27 @@ class Session:
         """Whether what is submitted now is written at all."""
         return not self._ended and not self._writer.is_closing()
 
-    async def submit(self, submission: SubmitSm) -> tuple[int, str]:
+    async def submit(self, body: bytes) -> tuple[int, str]:
         """Status and message id of the answer. TimeoutError or Lost if none is read: it may have been accepted."""
+        answer = self._ask(SmppCommand.SUBMIT_SM, body)
         try:
-            async with self._asking(submission) as answer:
-                if self._failpoints.armed(Point.ON_THE_WIRE):
-                    await asyncio.sleep(0)  # uvloop writes at the end of its turn
-                    await self._failpoints.reach(Point.ON_THE_WIRE, Lost)
-                status, body = await answer
+            if self._failpoints.armed(Point.ON_THE_WIRE):
+                await asyncio.sleep(0)  # uvloop writes at the end of its turn
+                await self._failpoints.reach(Point.ON_THE_WIRE, Lost)
+            status, said = await answer
         except TimeoutError:
             self._doubted.set()
             raise
-        return status, _text(body.partition(b"\0")[0][:_MESSAGE_ID_LENGTH_MAX])
+        finally:
+            answer.cancel()
+        return status, _text(said.partition(b"\0")[0][:_MESSAGE_ID_LENGTH_MAX])
 
     async def run(self) -> str:
         """Serve the connection until it ends; why it did. Whoever still waits for an answer gets Lost."""
-        work = [asyncio.create_task(each) for each in (self._read(), self._enquire(), self._keep_receipts())]
+        work = [
+            asyncio.create_task(each)
+            for each in (self._read(), self._enquire(), self._give_up(), self._keep_receipts())
+        ]
         try:
             done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
             ended = next(iter(done)).exception()
@@ -337,9 +355,9 @@ class Session:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
             self._writer.close()
-            for _, answer in self._awaited.values():
-                if not answer.done():
-                    answer.set_exception(Lost())
+            for asked in self._awaited.values():
+                if not asked.answer.done():
+                    asked.answer.set_exception(Lost())
 
     async def _take_bind(self, bind: BindTransceiver) -> None:
         self._write(bind, self._next_sequence())
@@ -365,32 +383,63 @@ class Session:
                 self._write(GenericNack(command_status=Status.ESME_RINVCMDID), sequence)
 
     def _take_answer(self, command: int, status: int, sequence: int, body: bytes) -> None:
-        expected, answer = self._awaited.get(sequence, (None, None))
-        if answer is None or answer.done():
+        asked = self._awaited.get(sequence)
+        if asked is None or command not in (asked.command, SmppCommand.GENERIC_NACK):
             return
-        if command == expected:
-            answer.set_result((status, body))
-        elif command == SmppCommand.GENERIC_NACK:
-            answer.set_result((status or Status.ESME_RUNKNOWNERR, body))
+        del self._awaited[sequence]
+        if command == SmppCommand.GENERIC_NACK:
+            status = status or Status.ESME_RUNKNOWNERR
+        if not asked.answer.done():
+            asked.answer.set_result((status, body))
 
     async def _read_pdu(self) -> tuple[int, int, int, bytes]:
-        begun = await self._reader.readexactly(1)
-        # A length that is too large would take in the PDUs that follow, and every answer with them.
-        async with asyncio.timeout(self._answer_seconds):
-            rest = await self._reader.readexactly(_HEADER.size - 1)
-            length, command, status, sequence = _HEADER.unpack(begun + rest)
-            if not _HEADER.size <= length <= _LENGTH_MAX:
-                raise Lost(f"the SMSC sent a PDU of {length} octets, after which nothing can be told apart")
-            return command, status, sequence, await self._reader.readexactly(length - _HEADER.size)
+        until = None
+        while (length := self._length()) is None or len(self._unread) < length:
+            if self._unread and until is None:
+                # A length that is too large would take in the PDUs that follow, and every answer with them.
+                until = asyncio.get_running_loop().time() + self._answer_seconds
+            async with asyncio.timeout_at(until):
+                more = await self._reader.read(_READ_OCTETS)
+            if not more:
+                raise Lost("the SMSC closed the connection")
+            self._unread += more
+        _, command, status, sequence = _HEADER.unpack_from(self._unread)
+        body = bytes(self._unread[_HEADER.size : length])
+        del self._unread[:length]
+        return command, status, sequence, body
+
+    def _length(self) -> int | None:
+        """How long the PDU is that comes next, once that is known."""
+        if len(self._unread) < _HEADER.size:
+            return None
+        length: int = _HEADER.unpack_from(self._unread)[0]
+        if not _HEADER.size <= length <= _LENGTH_MAX:
+            raise Lost(f"the SMSC sent a PDU of {length} octets, after which nothing can be told apart")
+        return length
 
     async def _enquire(self) -> None:
         while True:
             # At once when a message got no answer: into a dead connection, each further one would be an unknown.
+            # Not wait_for: on Python 3.11 it forgets that it was cancelled where a doubt arises just then.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._doubted.wait(), ENQUIRE_SECONDS)
+                async with asyncio.timeout(ENQUIRE_SECONDS):
+                    await self._doubted.wait()
             self._doubted.clear()
-            async with self._asking(EnquireLink()) as answer:
-                await answer
+            await self._ask(SmppCommand.ENQUIRE_LINK)
+
+    async def _give_up(self) -> None:
+        """Tell whoever has waited too long for an answer. All wait equally long: who asked first is first given up."""
+        loop = asyncio.get_running_loop()
+        while True:
+            waits_seconds = self._answer_seconds
+            for sequence, asked in list(self._awaited.items()):
+                waits_seconds = asked.until_seconds - loop.time()
+                if waits_seconds > 0:
+                    break
+                del self._awaited[sequence]
+                if not asked.answer.done():
+                    asked.answer.set_exception(TimeoutError())
+            await asyncio.sleep(max(waits_seconds, 0.0))
 
     def _take_delivery(self, sequence: int, body: bytes) -> None:
         receipt = read_receipt(body, self._provider, self._clock)
@@ -415,30 +464,37 @@ class Session:
             except StoreUnavailable as error:
                 log.warning("receipts can't be kept now", provider=self._provider, detail=str(error))
                 status = Status.ESME_RX_T_APPN
-            for sequence, _ in taken:
-                self._write(DeliverSmResp(command_status=status), sequence)
+            answers = [_pdu(SmppCommand.DELIVER_SM_RESP, b"\0", sequence, status) for sequence, _ in taken]
+            self._put(b"".join(answers))
 
-    @contextlib.asynccontextmanager
-    async def _asking(self, request: SmppMessage) -> AsyncIterator[asyncio.Future[tuple[int, bytes]]]:
-        """The request is written; the future gets status and body of its answer, or time runs out."""
+    def _ask(self, command: int, body: bytes = b"") -> asyncio.Future[tuple[int, bytes]]:
+        """Write a request; the future gets status and body of its answer, TimeoutError, or Lost."""
+        loop = asyncio.get_running_loop()
         sequence = self._next_sequence()
-        answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
-        self._awaited[sequence] = request.smpp_command | _RESPONSE, answer
-        try:
-            self._write(request, sequence)
-            async with asyncio.timeout(self._answer_seconds):
-                yield answer
-        finally:
-            del self._awaited[sequence]
+        answer: asyncio.Future[tuple[int, bytes]] = loop.create_future()
+        self._awaited[sequence] = Asked(command | _RESPONSE, answer, loop.time() + self._answer_seconds)
+        self._put(_pdu(command, body, sequence))
+        return answer
 
     def _write(self, message: SmppMessage, sequence: int) -> None:
         message.sequence_num = sequence
+        self._put(message.pdu())
+
+    def _put(self, octets: bytes) -> None:
         if not self._writer.is_closing():  # at a connection that is gone uvloop raises
-            self._writer.write(message.pdu())
+            self._writer.write(octets)
 
     def _next_sequence(self) -> int:
         self._sequence = self._sequence % 0x7FFF_FFFF + 1
         return self._sequence
+
+
+def _pdu(command: int, body: bytes, sequence: int, status: int = 0) -> bytes:
+    return _HEADER.pack(_HEADER.size + len(body), command, status, sequence) + body
+
+
+def _address(ton: TON, npi: NPI, number: str) -> bytes:
+    return bytes((ton, npi)) + number.encode("ascii") + b"\0"
 
 
 def read_receipt(body: bytes, provider: str, clock: Clock) -> Receipt | None:
