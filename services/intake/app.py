@@ -94,7 +94,8 @@ def build_doors(
         count(verdicts)
         return verdicts
 
-    gatherer = Gatherer(from_http, at_once=2)
+    # Store and Kafka fail sooner than that: only a service that does not run yet lets its callers lose patience.
+    gatherer = Gatherer(from_http, at_once=2, patience_seconds=15.0)
     door = HttpDoor(
         authenticator=Authenticator(jurisdiction),
         gatherer=gatherer,

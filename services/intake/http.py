@@ -82,11 +82,7 @@ _STATUS_OF = {
 
 
 class HttpDoor:
-    """Reads HTTP calls of agencies, has them decided in gathered batches, and says what became of them.
-
-    After `patience_seconds` without a verdict an agency is told to try again: longer than store and Kafka may take
-    to fail, so that it is reached only while the service is not running yet.
-    """
+    """Reads HTTP calls of agencies, has them decided in gathered batches, and says what became of them."""
 
     def __init__(
         self,
@@ -97,7 +93,6 @@ class HttpDoor:
         references: Collection,
         clock: Clock,
         phone_region: str,
-        patience_seconds: float = 15.0,
     ) -> None:
         self._authenticator = authenticator
         self._gatherer = gatherer
@@ -105,7 +100,6 @@ class HttpDoor:
         self._references = references
         self._clock = clock
         self._phone_region = phone_region
-        self._patience_seconds = patience_seconds
 
     async def publish(self, request: Request) -> Response:
         """The answer to a call with one event (structured or binary mode) or a batch of up to 500."""
@@ -173,10 +167,7 @@ class HttpDoor:
 
     async def _decided(self, batch: Sequence[Received]) -> Sequence[Verdict]:
         try:
-            async with asyncio.timeout(self._patience_seconds):
-                return await self._gatherer.submit(batch) if batch else []
-        except TimeoutError as error:
-            raise Unavailable(f"no verdict within {self._patience_seconds:g} s") from error
+            return await self._gatherer.submit(batch) if batch else []
         except asyncio.CancelledError as error:
             # Only a server that is told to stop cancels a call, and lets it still be answered.
             raise Unavailable("the service stops") from error
@@ -327,8 +318,13 @@ async def _body(request: Request, limit: int) -> bytes:
     if declared.isdecimal() and (len(declared) > 12 or int(declared) > limit):
         refuse(Reason.TOO_LARGE, f"at most {limit} bytes are taken, more were announced")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
         if len(body) > limit:
             refuse(Reason.TOO_LARGE, f"at most {limit} bytes are taken")
     return bytes(body)

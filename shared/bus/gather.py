@@ -1,6 +1,7 @@
 """Gathers concurrent calls into batches, so that HTTP calls share one store call and one publication."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -15,7 +16,7 @@ class Gatherer(Generic[T, R]):
 
     `process` gives one result per item, in order. What it raises, each caller of that batch gets. It is called in the
     order of the batches, for up to `at_once` of them without waiting for the one before: what must not overlap is its
-    own to keep apart.
+    own to keep apart. A caller who has no results after `patience_seconds` gets Unavailable.
     """
 
     def __init__(
@@ -26,12 +27,16 @@ class Gatherer(Generic[T, R]):
         batch_limit: int = 500,
         waiting_limit: int = 5000,
         at_once: int = 1,
+        patience_seconds: float = 15.0,
     ) -> None:
         self._process = process
         self._linger_seconds = linger_seconds
         self._batch_limit = batch_limit
         self._waiting_limit = waiting_limit
         self._at_once = at_once
+        self._patience_seconds = patience_seconds
+        self._unanswered: deque[tuple[float, asyncio.Future[Sequence[R]]]] = deque()
+        self._losing_patience: asyncio.TimerHandle | None = None
         self._gathering = asyncio.Lock()
         self._waiting: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = []
         self._waiting_items = 0
@@ -41,7 +46,11 @@ class Gatherer(Generic[T, R]):
         """The results for these items, in order. Unavailable at once when too many wait already."""
         if self._waiting_items + len(items) > self._waiting_limit:
             raise Unavailable(f"{self._waiting_items} events wait already")
-        future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Sequence[R]] = loop.create_future()
+        self._unanswered.append((loop.time() + self._patience_seconds, future))
+        if self._losing_patience is None:
+            self._losing_patience = loop.call_later(self._patience_seconds, self._lose_patience)
         self._waiting.append((items, future))
         self._waiting_items += len(items)
         self._arrived.set()
@@ -60,6 +69,17 @@ class Gatherer(Generic[T, R]):
                 await asyncio.sleep(self._linger_seconds)
                 calls = self._take()
             await self._process_once(calls)
+            while self._unanswered and self._unanswered[0][1].done():
+                self._unanswered.popleft()
+
+    def _lose_patience(self) -> None:
+        """One timer for all callers, whose patience ends in the order in which they came: one for each costs 20 µs."""
+        loop = asyncio.get_running_loop()
+        while self._unanswered and self._unanswered[0][0] <= loop.time():
+            _, future = self._unanswered.popleft()
+            if not future.done():
+                future.set_exception(Unavailable(f"no answer within {self._patience_seconds:g} s"))
+        self._losing_patience = loop.call_at(self._unanswered[0][0], self._lose_patience) if self._unanswered else None
 
     def _take(self) -> list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]]:
         taken: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = []

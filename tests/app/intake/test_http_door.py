@@ -454,12 +454,11 @@ async def test_a_call_before_the_service_runs_is_told_to_come_again_and_does_not
 
     door = HttpDoor(
         authenticator=Authenticator(client.jurisdiction),
-        gatherer=Gatherer(never),
+        gatherer=Gatherer(never, patience_seconds=0.01),
         requests=client.store.collection("requests"),
         references=client.store.collection("references"),
         clock=SystemClock(),
         phone_region="DJ",
-        patience_seconds=0.01,
     )
     client.app = build_http(door, client.metrics)
     answer = await client.post(submit())

@@ -77,6 +77,19 @@ async def test_of_two_at_once_the_second_does_not_wait_for_the_first_and_a_third
     assert stage.batches == [[1], [2], [3, 4]]
 
 
+async def test_who_waits_too_long_is_told_so_and_who_comes_later_is_answered() -> None:
+    stage = Stage(held=True)
+    gatherer = Gatherer(stage.process, linger_seconds=0, patience_seconds=0.2)
+    async with running(gatherer):
+        first = asyncio.create_task(gatherer.submit([1]))
+        await stage.entered.wait()
+        with pytest.raises(Unavailable, match="no answer within"):
+            await first
+        stage.go.set()
+        assert await gatherer.submit([2]) == [4]
+    assert stage.batches == [[1], [2]]
+
+
 async def test_a_call_larger_than_a_batch_is_processed_whole() -> None:
     stage = Stage()
     gatherer = Gatherer(stage.process, linger_seconds=0, batch_limit=2)
