@@ -7,7 +7,7 @@ from one address are a reverse proxy's to refuse: behind one, all calls come fro
 
 import asyncio
 import json
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -18,6 +18,35 @@ _STATUS_LINES: Final = {
     408: b"HTTP/1.1 408 Request Timeout",
     431: b"HTTP/1.1 431 Request Header Fields Too Large",
 }
+
+
+class OnePiece:
+    """A transport that sends in one piece what is written in one turn of the event loop.
+
+    uvicorn writes the head of an answer and its body apart, which costs a system call and a packet more.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._written:
+            self._loop.call_soon(self._send)
+        self._written.append(data)
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _send(self) -> None:
+        if self._written and not self._transport.is_closing():
+            self._transport.write(b"".join(self._written))
+        self._written.clear()
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -39,7 +68,7 @@ class BoundedHttp(HttpToolsProtocol):
     _body_begun = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, OnePiece(transport)))
         self._wait()
         if len(self.connections) > self.connections_max:
             waiting = [each for each in self.connections if isinstance(each, BoundedHttp) and each._giving_up]
