@@ -31,6 +31,7 @@ from services.notify.app import build_app as build_notify
 from services.notify.settings import NotifySettings, SmppSettings, SmtpSettings
 from services.routing.app import build_app as build_routing
 from services.routing.settings import RoutingSettings
+from shared.bus.kafka import BATCH_RECORDS
 from shared.bus.port import Publication
 from shared.clock import ManualClock
 from shared.contract.topics import agency_topic
@@ -170,7 +171,7 @@ async def _work(
         records = list(_records(stage, inputs))
         consumer = CountingConsumer(costs, {record.topic for record in records})
         with counting:
-            for batch in chunks(records, subscription.batch_records):
+            for batch in chunks(records, BATCH_RECORDS):
                 await subscription.on_message(KafkaMessage(body=b"", raw_message=tuple(batch), consumer=consumer))
     finally:
         await store.close()

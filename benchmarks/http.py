@@ -33,8 +33,8 @@ PLAIN_TOPIC: Final = "plain.accepted"
 BATCH: Final = 100
 CONNECTIONS: Final = 64
 BATCH_CONNECTIONS: Final = 8
-WARM_SECONDS: Final = 2.0
-SECONDS: Final = 8.0
+WARM_SECONDS: Final = 1.0
+SECONDS: Final = 4.0
 START_SECONDS: Final = 60.0
 LOAD_SECONDS: Final = 120.0
 

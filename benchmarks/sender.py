@@ -37,7 +37,7 @@ from shared.contract.topics import agency_topic
 from shared.jurisdiction import load_jurisdiction
 from shared.store.sqlite import SqliteStore
 
-MESSAGES: Final = 20_000
+MESSAGES: Final = 10_000
 BATCH: Final = 1_000
 START_SECONDS: Final = 60.0
 SEND_SECONDS: Final = 300.0

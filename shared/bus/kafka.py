@@ -44,9 +44,6 @@ from shared.store.port import StoreUnavailable
 T = TypeVar("T")
 
 BATCH_RECORDS = 1000
-AGENCY_BATCH_RECORDS = 500
-"""Fewer of what others than the mesh write: to validate one takes longer, and HTTP calls wait meanwhile."""
-
 POLL_MS = 20
 LINGER_MS = 20
 """How long records wait at the broker for others: what a batch costs, whatever its size, is the more at a low rate."""
@@ -284,7 +281,6 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
     clock: Clock
     metrics: BusMetrics
     failpoints: Failpoints = NONE
-    batch_records: int = BATCH_RECORDS
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     in_flight: asyncio.Lock = field(default_factory=asyncio.Lock)
     failures_in_row: int = 0
@@ -513,7 +509,7 @@ class KafkaBus:
         Others than the mesh write to them: metrics call them all by the label, and what can't be read stops nobody.
         """
         loop = BatchLoop(self._service, decode, handle, self._publisher, self._metrics, outside=label)
-        subscription = self._subscribe(label, loop, pattern=pattern, batch_records=AGENCY_BATCH_RECORDS)
+        subscription = self._subscribe(label, loop, pattern=pattern)
         self._metrics.lag_seconds.labels(label).set_function(partial(subscription.lag_seconds, None))
 
     def _subscribe(
@@ -523,12 +519,9 @@ class KafkaBus:
         *,
         topics: Sequence[str] = (),
         pattern: str | None = None,
-        batch_records: int = BATCH_RECORDS,
         linger_ms: int = LINGER_MS,
     ) -> _Subscription[T]:
-        subscription: _Subscription[T] = _Subscription(
-            name, loop, self._clock, self._metrics, self._failpoints, batch_records
-        )
+        subscription: _Subscription[T] = _Subscription(name, loop, self._clock, self._metrics, self._failpoints)
         self._subscriptions.append(subscription)
 
         async def parse(raw: tuple[ConsumerRecord, ...]) -> KafkaMessage:
@@ -543,7 +536,7 @@ class KafkaBus:
             pattern=pattern,
             group_id=f"guichet-{self._service}",
             batch=True,
-            max_records=batch_records,
+            max_records=BATCH_RECORDS,
             batch_timeout_ms=POLL_MS,
             fetch_max_wait_ms=linger_ms,
             ack_policy=AckPolicy.MANUAL,

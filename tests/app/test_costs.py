@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from benchmarks.counters import BASELINE, EVENTS, STAGES, Costs, count_all
-from shared.bus.kafka import AGENCY_BATCH_RECORDS, BATCH_RECORDS
+from shared.bus.kafka import BATCH_RECORDS
 
 TOLERANCE = 0.15
 """For what depends on the version of Python. A change of the mesh's own work is seldom smaller."""
@@ -46,5 +46,5 @@ def test_the_work_and_the_memory_of_a_stage_stay_near_the_baseline(
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_batch_is_committed_once_and_published_at_most_once(stage: str, counted: dict[str, Costs]) -> None:
     costs = counted[stage]
-    assert costs.commits == EVENTS / (AGENCY_BATCH_RECORDS if stage == "intake" else BATCH_RECORDS)
+    assert costs.commits == EVENTS / BATCH_RECORDS
     assert costs.publish_calls <= costs.commits
