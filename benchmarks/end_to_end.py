@@ -46,7 +46,7 @@ from shared.contract.events import NotificationOutcome, NotificationStatus, Time
 from shared.contract.topics import OUTCOME
 
 RATE: Final = 500.0
-SECONDS: Final = 30.0
+SECONDS: Final = 20.0
 BATCH: Final = 25
 CONNECTIONS: Final = 16
 MESSAGES: Final = 2

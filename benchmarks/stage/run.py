@@ -17,7 +17,7 @@ from benchmarks.stage.inputs import office_and_due
 from benchmarks.stage.topics import Content, Topics
 from deploy.local.process import Process
 
-WINDOW_SECONDS = 3.0
+WINDOW_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
 """How long nothing may be committed before a contender is given up."""
 
