@@ -1,11 +1,10 @@
-"""Delivery receipts: what they say is written down before they are acknowledged, or they are, until it can be."""
+"""Delivery receipts: kept before they are acknowledged, then matched to their notifications."""
 
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Collection as Keys
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -24,8 +23,6 @@ from shared.store.port import Change, Collection, Document, Row, StoreUnavailabl
 LEASE: Final = timedelta(seconds=5)
 IDLE_SECONDS: Final = 1.0
 MATCHED_AT_ONCE_MAX: Final = 500
-UNTOLD_MAX: Final = 1000
-"""So many notifications wait here to be told of. What is more, as while Kafka is away, comes up from the ledger."""
 
 log = get_logger(__name__)
 
@@ -65,6 +62,7 @@ class Reference(Part, frozen=True, kw_only=True):
 class Spoken(NamedTuple):
     """A receipt whose notification is found, and the attempt that it is for."""
 
+    row: Row
     receipt: Receipt
     attempt: int
 
@@ -105,7 +103,7 @@ class References:
 
 
 class Receipts:
-    """Takes receipts in. The usual one finds its notification at once; one that comes too early is kept for a while."""
+    """Takes receipts in and works them off."""
 
     def __init__(
         self,
@@ -124,21 +122,15 @@ class Receipts:
         self._clock = clock
         self._metrics = metrics
         self._bell = asyncio.Event()
-        self._untold: list[Held] = []
 
     async def accept(self, receipts: Sequence[Receipt]) -> None:
-        """Write down what they say, durably; a repeated one changes nothing. StoreUnavailable: have them come again."""
-        heard = await self._hear(receipts)
-        early = [receipt for receipt in receipts if receipt.key not in heard]
-        if early:
-            now = self._clock.now()
-            await self._collection.insert_new(
-                {each.key: Document(each.to_json(), due=_again(each, now)) for each in early}
-            )
+        """Keep them durably; one that is there already is the same again. StoreUnavailable if they are not kept."""
+        rows = {receipt.key: Document(receipt.to_json(), due=receipt.received_at) for receipt in receipts}
+        await self._collection.insert_new(rows)
         self._bell.set()
 
     async def run(self) -> None:
-        """Tell what receipts said, and match those that came early, until cancelled."""
+        """Match receipts until cancelled."""
         while True:
             self._bell.clear()
             taken = 0
@@ -152,45 +144,35 @@ class Receipts:
                         await self._bell.wait()
 
     async def match(self) -> int:
-        """Match the early ones that are due, once, and tell what was heard; how many were due.
+        """Match what is due, once; how many that were.
 
         A receipt whose notification is not found, or is just being sent, comes again later, and is kept as unmatched
         in the end.
         """
         rows = await self._collection.take_due(self._clock.now(), limit=MATCHED_AT_ONCE_MAX, lease=LEASE)
-        if rows:
-            early = {row.key: Receipt.from_json(row.body) for row in rows}
-            await self._close(rows, early, heard=await self._hear(list(early.values())))
-        untold, self._untold = self._untold, []
-        await self._outcomes.announce(untold)
-        return len(rows)
-
-    async def _hear(self, receipts: Sequence[Receipt]) -> set[str]:
-        """Write what they say at their notifications; the keys of those for which that is done.
-
-        Not done where the notification is not found, is just being sent, or was changed by another meanwhile.
-        """
+        receipts = [Receipt.from_json(row.body) for row in rows]
         found = await self._references.find(receipts)
         standing = await self._ledger.get({reference.notification for reference in found.values()})
         spoken_of: dict[str, list[Spoken]] = defaultdict(list)
-        for receipt in receipts:
+        early: list[tuple[Row, Receipt]] = []
+        for row, receipt in zip(rows, receipts, strict=True):
             reference = found.get(receipt.key)
             held = standing.get(reference.notification) if reference else None
-            if reference is not None and held is not None and domain.takes_receipts(held.notification):
-                spoken_of[held.notification.id].append(Spoken(receipt, reference.attempt))
-        written = await self._write(standing, spoken_of)
-        heard = [receipt for key in written for receipt, _ in spoken_of[key]]
-        for receipt in heard:
-            self._metrics.receipts.labels(receipt.provider, Match.MATCHED).inc()
-        return {receipt.key for receipt in heard}
+            if reference is None or held is None or not domain.takes_receipts(held.notification):
+                early.append((row, receipt))
+            else:
+                spoken_of[held.notification.id].append(Spoken(row, receipt, reference.attempt))
+        matched = await self._apply(standing, spoken_of)
+        await self._close(matched, early)
+        return len(rows)
 
-    async def _write(self, standing: Mapping[str, Held], spoken_of: Mapping[str, Sequence[Spoken]]) -> set[str]:
-        """Write what is said of each notification; the ids of those where that now stands, or stood before."""
+    async def _apply(self, standing: dict[str, Held], spoken_of: dict[str, list[Spoken]]) -> list[tuple[Row, Receipt]]:
+        """Write what the receipts say; those whose notification was changed by another meanwhile are not returned."""
         changed: list[Held] = []
         unchanged: set[str] = set()
         for key, parts in spoken_of.items():
             notification = standing[key].notification
-            for receipt, attempt in parts:
+            for _, receipt, attempt in parts:
                 notification = domain.receipted(
                     notification,
                     receipt.received_at,
@@ -206,26 +188,26 @@ class Receipts:
         for held in saved:
             if held.notification.status is not standing[held.notification.id].notification.status:
                 self._metrics.notifications.labels(Channel.SMS, held.notification.status).inc()
-        untold = [held for held in saved if held.notification.untold]
-        self._untold += untold[: UNTOLD_MAX - len(self._untold)]
-        return unchanged | {held.notification.id for held in saved}
+        await self._outcomes.announce([held for held in saved if held.notification.untold])
+        done = unchanged | {held.notification.id for held in saved}
+        return [(row, receipt) for key in done for row, receipt, _ in spoken_of[key]]
 
-    async def _close(self, rows: Sequence[Row], early: Mapping[str, Receipt], *, heard: Keys[str]) -> None:
-        changes: dict[str, Change] = {}
+    async def _close(self, matched: Sequence[tuple[Row, Receipt]], early: Sequence[tuple[Row, Receipt]]) -> None:
+        changes = {row.key: _change(row, receipt, Match.MATCHED) for row, receipt in matched}
         now = self._clock.now()
-        for row in rows:
-            receipt = early[row.key]
-            again = None if row.key in heard else _again(receipt, now)
-            match = Match.MATCHED if row.key in heard else Match.UNMATCHED if again is None else Match.PENDING
-            changes[row.key] = Change(row.version, replace(receipt, match=match).to_json(), due=again)
-            if match is Match.UNMATCHED:
+        for row, receipt in early:
+            again = next_attempt(row.key, since=receipt.received_at, now=now)
+            state = Match.UNMATCHED if again is None else Match.PENDING
+            changes[row.key] = Change(row.version, replace(receipt, match=state).to_json(), due=again)
+            if again is None:
                 self._metrics.receipts.labels(receipt.provider, Match.UNMATCHED).inc()
         await self._collection.compare_and_set(changes)
+        for _, receipt in matched:
+            self._metrics.receipts.labels(receipt.provider, Match.MATCHED).inc()
 
 
-def _again(receipt: Receipt, now: datetime) -> datetime | None:
-    """When to look again for the notification of one that came early; None once that was done for long enough."""
-    return next_attempt(receipt.key, since=receipt.received_at, now=now)
+def _change(row: Row, receipt: Receipt, match: Match) -> Change:
+    return Change(row.version, replace(receipt, match=match).to_json())
 
 
 def _reference_keys(notification: Notification) -> list[str]:

@@ -1,6 +1,5 @@
 """Notify, whatever fails: no second copy unless nobody knew of the first, no status goes back, and all is told."""
 
-from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -159,10 +158,14 @@ class NotifyingOfRequests(Consuming):
             )
             for channel, ledger, other in ((Channel.SMS, sms, mail), (Channel.EMAIL, mail, sms))
         }
-        self.said: dict[tuple[str, str], set[str | None]] = defaultdict(set)
-        """All that receipts ever said of a message, acknowledged or not."""
-        self.acknowledged: dict[tuple[str, str], str | None] = {}
-        """What the first receipt for each message said that was acknowledged."""
+        self.receipts = Receipts(
+            collection=self.store.collection("receipts"),
+            references=self.references,
+            ledger=sms,
+            outcomes=self.desks[Channel.SMS].outcomes,
+            clock=self.clock,
+            metrics=self.counted,
+        )
         self.backlog = Backlog(
             list(self.desks.values()), fallback_after=FALLBACK_AFTER, clock=self.clock, metrics=self.counted
         )
@@ -235,14 +238,6 @@ class NotifyingOfRequests(Consuming):
     def the_senders_die(self) -> None:
         """What they began and heard is forgotten, and the next ones know only what the store knows."""
         self.begun, self.answered = [], []
-        self.receipts = Receipts(
-            collection=self.store.collection("receipts"),
-            references=self.references,
-            ledger=self.desks[Channel.SMS].ledger,
-            outcomes=self.desks[Channel.SMS].outcomes,
-            clock=self.clock,
-            metrics=self.counted,
-        )
         self.sms_sender = self.sender(self.short, templates().short_message)
         self.mail_sender = self.sender(self.mail, templates().mail)
 
@@ -357,7 +352,7 @@ class NotifyingOfRequests(Consuming):
         taken = {each.notification for each in self.handed if each.reply.takes}
         for key, row in rows.items():
             assert row.status is not State.SENT or key in taken, "said to be sent, and no provider took it"
-            assert row.status is not State.DELIVERED or self.may_be_delivered(key), "said to be delivered by no receipt"
+            assert row.status is not State.DELIVERED or key in self.delivered, "said to be delivered by no receipt"
 
     def every_receipt_that_says_delivered_is_heard(self) -> None:
         rows = self.rows
@@ -391,11 +386,10 @@ class NotifyingOfRequests(Consuming):
         """Whether no provider has it, by what the last one said, or by a receipt."""
         refused = all(isinstance(each.reply.answer, Refused) for each in self.of(key)[-1:])
         return (
-            refused or self.surely_not_taken(key) or any(self.said[each.at_provider] - {None} for each in self.of(key))
+            refused
+            or self.surely_not_taken(key)
+            or any(self.kept_receipts.get(each.at_provider) for each in self.of(key))
         )
-
-    def may_be_delivered(self, key: str) -> bool:
-        return any(None in self.said[each.at_provider] for each in self.of(key))
 
     def may_have_two(self, key: str) -> bool:
         """Whether all is as it has to be before it may be sent again though a copy may be on its way."""
@@ -422,13 +416,13 @@ class NotifyingOfRequests(Consuming):
 
     @property
     def kept_receipts(self) -> dict[tuple[str, str], str | None]:
-        """What went wrong with each message whose receipt was acknowledged, or is kept: the first one counts."""
+        """What went wrong with each message of which a receipt was kept: the first one counts."""
         kept = [Receipt.from_json(row.body) for row in self.tables.get("receipts", {}).values()]
-        return self.acknowledged | {(receipt.provider, receipt.message_id): receipt.failure for receipt in kept}
+        return {(receipt.provider, receipt.message_id): receipt.failure for receipt in kept}
 
     @property
     def delivered(self) -> set[str]:
-        """The notifications of which some copy was delivered, by the receipts that count."""
+        """The notifications of which some copy was delivered, by the receipts that were kept."""
         kept = self.kept_receipts
         return {each.notification for each in self.handed if kept.get(each.at_provider, "none was kept") is None}
 
@@ -502,10 +496,8 @@ class NotifyingOfRequests(Consuming):
             recipient=recipient,
             user_message_reference=user_message_reference(meant.notification),
         )
-        self.said[meant.at_provider].add(failure)
         for _ in range(times):
             await self.receipts.accept([receipt])
-            self.acknowledged.setdefault(meant.at_provider, failure)
 
     async def receive_forged(self, provider: str, failure: str | None) -> None:
         forged = Receipt(provider=provider, message_id="forged", failure=failure, received_at=self.clock.now())
