@@ -91,7 +91,9 @@ async def test_a_hundred_orderly_restarts_under_load_do_each_record_once(cluster
 
 
 class Shop:
-    """A handler of fixed capacity, however many members share it: one batch in a twentieth of a second."""
+    """A handler of fixed capacity, however many members share it: so many records a second."""
+
+    PER_SECOND = 10_000
 
     def __init__(self) -> None:
         self.handled: list[tuple[int, int]] = []
@@ -99,7 +101,7 @@ class Shop:
 
     async def __call__(self, batch: Sequence[Record]) -> list[Publication]:
         async with self._counter:
-            await asyncio.sleep(0.05)  # the work
+            await asyncio.sleep(len(batch) / self.PER_SECOND)  # the work
         self.handled.extend((record.partition, record.offset) for record in batch)
         return []
 
