@@ -5,7 +5,6 @@ requests would have had, until there are enough, and inserted by the store's own
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -21,16 +20,14 @@ from benchmarks.harness.rounds import Rounds, interleaved
 from benchmarks.ledger import EMAIL, SMS, UNREACHABLE, write_ledger
 from benchmarks.stage.contenders import Field
 from benchmarks.stage.inputs import STORE_FILE, chunks, make_inputs
-from benchmarks.stage.topics import PARTITIONS, Topics
+from benchmarks.stage.topics import topics_on
 from deploy.local.kafka import KafkaCluster
 from deploy.local.mesh import service_argv
 from deploy.local.mongo import MongoServer
 from deploy.local.ports import LOOPBACK
 from deploy.local.process import Process
 from services.intake.reference import reference_of
-from shared.bus.admin import apply_topics
 from shared.clock import SystemClock
-from shared.jurisdiction import load_jurisdiction
 from shared.store.port import Document, Row
 from shared.store.sqlite import SqliteStore
 
@@ -62,15 +59,8 @@ async def measure(bench: Bench) -> Outcome:
             bench.say(f"{stage}: storing {size:,} requests")
             stored[stage, size] = bench.directory / f"{stage}-{size}.sqlite"
             await _store(bench.directory / STORE_FILE, stored[stage, size], stage, size)
-    async with AsyncExitStack() as stack:
-        kafka = KafkaCluster(bench.directory / "kafka")
-        stack.push_async_callback(kafka.stop)
-        await kafka.start()
-        agencies = list(load_jurisdiction(inputs.jurisdiction_dir).agencies)
-        await apply_topics(kafka.bootstrap, agencies, partitions=PARTITIONS, replication=1)
-        topics = Topics(kafka.bootstrap)
-        stack.push_async_callback(topics.stop)
-        await topics.start()
+    kafka = KafkaCluster(bench.directory / "kafka")
+    async with topics_on(kafka, inputs.jurisdiction_dir) as topics:
         field = Field(bench.directory, inputs, topics, kafka, MongoServer(bench.directory / "mongo"))
         empty = [_contender(stage, 0) for stage in stages]
         contenders = {

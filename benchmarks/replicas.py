@@ -10,7 +10,7 @@ keep up with two.
 import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,15 +25,14 @@ from benchmarks.harness.rounds import Figures, Rounds, Wrong, interleaved
 from benchmarks.harness.usage import usage
 from benchmarks.stage.contenders import Field
 from benchmarks.stage.inputs import make_inputs
-from benchmarks.stage.topics import PARTITIONS, Topics
+from benchmarks.stage.run import Mark
+from benchmarks.stage.topics import Topics, topics_on
 from deploy.local.kafka import KafkaCluster
 from deploy.local.mesh import service_argv
 from deploy.local.mongo import MongoServer
 from deploy.local.process import Process
-from shared.bus.admin import apply_topics
 from shared.clock import SystemClock
 from shared.contract import topics as mesh
-from shared.jurisdiction import load_jurisdiction
 from shared.store import open_store
 
 EVENTS: Final = 30_000
@@ -77,15 +76,8 @@ async def measure(bench: Bench) -> Outcome:
     """The rate of each stage by how many replicas share its work, and as a multiple of what one does alone."""
     bench.say(f"making {EVENTS:,} events of each sort")
     inputs = await make_inputs(EVENTS, bench.directory, SystemClock())
-    async with AsyncExitStack() as stack:
-        kafka = KafkaCluster(bench.directory / "kafka", settings={"group.initial.rebalance.delay.ms": JOIN_MS})
-        stack.push_async_callback(kafka.stop)
-        await kafka.start()
-        agencies = list(load_jurisdiction(inputs.jurisdiction_dir).agencies)
-        await apply_topics(kafka.bootstrap, agencies, partitions=PARTITIONS, replication=1)
-        topics = Topics(kafka.bootstrap)
-        stack.push_async_callback(topics.stop)
-        await topics.start()
+    kafka = KafkaCluster(bench.directory / "kafka", settings={"group.initial.rebalance.delay.ms": JOIN_MS})
+    async with topics_on(kafka, inputs.jurisdiction_dir) as topics:
         for topic, publications in ((mesh.ACCEPTED, inputs.accepted), (mesh.ASSIGNED, inputs.assigned)):
             await topics.hold(topic.name, [(one.key.encode(), one.value) for one in publications])
         field = Field(bench.directory, inputs, topics, kafka, MongoServer(bench.directory / "mongo"))
@@ -98,15 +90,6 @@ async def measure(bench: Bench) -> Outcome:
         }
         rounds = await interleaved(contenders, bench.rounds, say=bench.say)
     return _outcome(rounds)
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """How far the group was, when, and what each process had cost by then."""
-
-    at: float
-    committed: int
-    cpu_seconds: Mapping[str, float]
 
 
 class _Ground:
@@ -149,11 +132,11 @@ class _Ground:
             "kafka_cores": cores[self._kafka.name],
         }
 
-    async def _watch(self, stage: Stage, processes: Sequence[Process]) -> tuple[_Mark, _Mark]:
+    async def _watch(self, stage: Stage, processes: Sequence[Process]) -> tuple[Mark, Mark]:
         """Two marks between which all replicas had work, taken at commits."""
         total = len(stage.reads) * EVENTS
         watched = [*processes, self._kafka]
-        begin, last = None, _Mark(monotonic(), 0, {})
+        begin, last = None, Mark(monotonic(), 0, {})
         while True:
             await asyncio.sleep(POLL_SECONDS)
             for process in processes:
@@ -162,7 +145,7 @@ class _Ground:
             committed = await self._topics.committed(stage.group, stage.reads)
             now = monotonic()
             if committed > last.committed:
-                last = _Mark(now, committed, {one.name: usage(one.pid or 0).cpu_seconds for one in watched})
+                last = Mark(now, committed, {one.name: usage(one.pid or 0).cpu_seconds for one in watched})
                 if begin is None and committed >= BEGIN_SHARE * total:
                     begin = last
                 elif begin is not None and committed >= END_SHARE * total:

@@ -8,12 +8,10 @@ from benchmarks.harness.rounds import Rounds, interleaved
 from benchmarks.peers.environments import versions
 from benchmarks.stage.contenders import PEERS_TOPIC, Field
 from benchmarks.stage.inputs import make_inputs
-from benchmarks.stage.topics import PARTITIONS, Topics
+from benchmarks.stage.topics import topics_on
 from deploy.local.kafka import KafkaCluster
 from deploy.local.mongo import MongoServer
-from shared.bus.admin import apply_topics
 from shared.clock import SystemClock
-from shared.jurisdiction import load_jurisdiction
 
 EVENTS = 50_000
 STAGES = ("intake", "routing", "notify", "metrics")
@@ -25,16 +23,10 @@ async def measure(bench: Bench) -> Outcome:
     stages = (bench.only,) if bench.only else STAGES
     bench.say(f"making {EVENTS:,} events of each sort")
     inputs = await make_inputs(EVENTS, bench.directory, SystemClock())
-    async with AsyncExitStack() as stack:
-        kafka, mongo = KafkaCluster(bench.directory / "kafka"), MongoServer(bench.directory / "mongo")
-        for part in (kafka, mongo):
-            stack.push_async_callback(part.stop)
-            await part.start()
-        agencies = list(load_jurisdiction(inputs.jurisdiction_dir).agencies)
-        await apply_topics(kafka.bootstrap, agencies, partitions=PARTITIONS, replication=1)
-        topics = Topics(kafka.bootstrap)
-        stack.push_async_callback(topics.stop)
-        await topics.start()
+    kafka, mongo = KafkaCluster(bench.directory / "kafka"), MongoServer(bench.directory / "mongo")
+    async with topics_on(kafka, inputs.jurisdiction_dir) as topics, AsyncExitStack() as stack:
+        stack.push_async_callback(mongo.stop)
+        await mongo.start()
         await topics.hold(PEERS_TOPIC, ())
         field = Field(bench.directory, inputs, topics, kafka, mongo)
         peers = await field.peers()

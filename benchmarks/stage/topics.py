@@ -1,18 +1,42 @@
 """The topics of a benchmark's Kafka, filled, and the place of a group on them."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from deploy.local.kafka import KafkaCluster
+from shared.bus.admin import apply_topics
 from shared.ids import partition_of
+from shared.jurisdiction import load_jurisdiction
 
 PARTITIONS = 6
+"""Of every topic of the mesh."""
+
 SENT_AT_ONCE = 2000
 
 Content = Sequence[tuple[bytes, bytes]]
 """Keys and values."""
+
+
+@asynccontextmanager
+async def topics_on(kafka: KafkaCluster, jurisdiction_dir: Path) -> AsyncIterator["Topics"]:
+    """The topics of the mesh and of a jurisdiction's agencies, made on a broker that runs until the end."""
+    try:
+        await kafka.start()
+        agencies = list(load_jurisdiction(jurisdiction_dir).agencies)
+        await apply_topics(kafka.bootstrap, agencies, partitions=PARTITIONS, replication=1)
+        topics = Topics(kafka.bootstrap)
+        try:
+            await topics.start()
+            yield topics
+        finally:
+            await topics.stop()
+    finally:
+        await kafka.stop()
 
 
 class Topics:
