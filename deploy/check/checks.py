@@ -538,7 +538,7 @@ def _sent_again(observed: Observed) -> list[Finding]:
                 observed,
                 f"part {part} of message {messages[0].message_id}",
                 messages,
-                by_address.get((recipient, reference), by_address.get((None, reference))),
+                by_address.get((recipient, reference), by_address.get(("", reference))),
             )
         ),
         *(
@@ -564,13 +564,16 @@ def _copies_allowed(observed: Observed) -> dict[str, int]:
     }
 
 
-def _by_address(observed: Observed, allowed: Mapping[str, int]) -> dict[tuple[str | None, int | None], int]:
-    """By recipient, None where the ledger doesn't say, and the message's reference, which many share: 16 bits."""
-    times_by_address: dict[tuple[str | None, int | None], int] = {}
+def _address(row: LedgerRow) -> tuple[str, int | None]:
+    """What an SMSC knows a row's messages by: recipient, if it is known, and a reference that many share: 16 bits."""
+    return (row.recipient or "").removeprefix("+"), user_message_reference(row.id)
+
+
+def _by_address(observed: Observed, allowed: Mapping[str, int]) -> dict[tuple[str, int | None], int]:
+    times_by_address: dict[tuple[str, int | None], int] = {}
     for key, times in allowed.items():
         row = (observed.ledger or {}).get(key)
-        recipient = row.recipient.removeprefix("+") if row and row.recipient else None
-        address = recipient, user_message_reference(key)
+        address = _address(row) if row else ("", user_message_reference(key))
         times_by_address[address] = max(times, times_by_address.get(address, 0))
     return times_by_address
 
@@ -606,7 +609,7 @@ def _against_short_messages(observed: Observed, ledger: Mapping[str, LedgerRow])
     known: dict[tuple[str, int | None], list[LedgerRow]] = defaultdict(list)
     for row in rows:
         named.update(row.references)
-        address = ((row.recipient or "").removeprefix("+"), user_message_reference(row.id))
+        address = _address(row)
         known[address].append(row)
         missing = [reference for reference in row.references if reference not in accepted]
         if missing:
