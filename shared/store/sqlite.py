@@ -1,7 +1,8 @@
 """The embedded store: one SQLite file per service, which several processes may have open at once.
 
-The connection lives on a thread of its own, so that the event loop never waits for a disk. Every write is one
-immediate transaction: who holds the write lock sees what stands and changes it before anybody else can.
+The connection lives on a thread of its own, so that the event loop never waits for a disk. All writing is done in
+immediate transactions: who holds the write lock sees what stands and changes it before anybody else can. What was asked
+while the disk was waited for is done together next, and waits for the disk once (group commit).
 """
 
 import asyncio
@@ -9,14 +10,16 @@ import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from asyncio import AbstractEventLoop, Future
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from collections.abc import Collection as Keys
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
 
 from shared.store.encoding import check_keys, checked_name, from_micros, to_micros
 from shared.store.port import Change, Document, Row, StoreUnavailable
@@ -46,25 +49,12 @@ _PRAGMAS = (
     "PRAGMA cache_size = -16384",
 )
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS "{name}" (key TEXT NOT NULL PRIMARY KEY, version INTEGER NOT NULL, due INTEGER,
-                                     body BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS "{name}.due" ON "{name}" (due, key) WHERE due IS NOT NULL;
-CREATE INDEX IF NOT EXISTS "{name}.with_due" ON "{name}" (key) WHERE due IS NOT NULL;
-"""
-
-
-@contextmanager
-def _immediate(connection: sqlite3.Connection) -> Iterator[None]:
-    """A transaction that has the write lock from its start, committed at the end or undone."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # A full disk ends it on SQLite's own account.
-            connection.execute("ROLLBACK")
-        raise
+_SCHEMA = (
+    'CREATE TABLE IF NOT EXISTS "{name}" '
+    "(key TEXT NOT NULL PRIMARY KEY, version INTEGER NOT NULL, due INTEGER, body BLOB NOT NULL)",
+    'CREATE INDEX IF NOT EXISTS "{name}.due" ON "{name}" (due, key) WHERE due IS NOT NULL',
+    'CREATE INDEX IF NOT EXISTS "{name}.with_due" ON "{name}" (key) WHERE due IS NOT NULL',
+)
 
 
 def _turn_to_wal(connection: sqlite3.Connection) -> None:
@@ -97,89 +87,184 @@ def _make_empty(path: Path) -> None:
     os.unlink(unnamed)
 
 
+def _is_ours(error: Exception) -> bool:
+    """Whether the work is to blame, and not the file, the disk or its other users."""
+    if isinstance(error, sqlite3.Error):
+        # A fault that SQLite's own module found carries no code: it is always a misuse.
+        return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF in _PROGRAMMING_ERRORS
+    return not isinstance(error, OSError)
+
+
+class _Job:
+    """A piece of work, which may be done more than once, and the future that gets what it returned last."""
+
+    __slots__ = ("answer", "error", "result", "work", "writes")
+
+    def __init__(self, work: Callable[[sqlite3.Connection], Any], answer: Future[Any], *, writes: bool) -> None:
+        self.work = work
+        self.answer = answer
+        self.writes = writes
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def tell(self) -> None:
+        """Called on the loop. Who asked may not wait any more."""
+        if self.answer.done():
+            return
+        if self.error is not None:
+            self.answer.set_exception(self.error)
+        else:
+            self.answer.set_result(self.result)
+
+
+_Jobs = SimpleQueue[_Job | None]
+"""What is asked of the connection; None is the last."""
+
+
+def _waiting(jobs: _Jobs) -> list[_Job]:
+    """All that is asked by now, at least one; none once the last was taken. Waits."""
+    taken = [jobs.get()]
+    while not jobs.empty():
+        taken.append(jobs.get())
+    if taken[-1] is None and len(taken) > 1:
+        jobs.put(taken.pop())
+    return [job for job in taken if job is not None]
+
+
+def _do_nothing(_connection: sqlite3.Connection) -> None:
+    """Tells that all before it is done."""
+
+
+def _tell(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        job.tell()
+
+
+def _read(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> None:
+    """Each by itself: what is read together need not be of one moment."""
+    for job in jobs:
+        try:
+            job.result = job.work(connection)
+        except Exception as error:
+            job.error = error
+
+
+def _write(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> None:
+    """All of it in one transaction. What fails by its own fault fails alone: then the others are done one by one."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for job in jobs:
+            job.result = job.work(connection)
+        connection.execute("COMMIT")
+        return
+    except Exception as error:
+        if connection.in_transaction:  # A full disk ends it on SQLite's own account.
+            connection.execute("ROLLBACK")
+        if len(jobs) == 1 or not _is_ours(error):
+            for job in jobs:
+                job.error = error
+            return
+    for job in jobs:
+        _write(connection, [job])
+
+
 class SqliteStore:
     """A Store in the file at `path`, made (readable by its owner alone) if it is not there, with its directory."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._worker: ThreadPoolExecutor | None = None
-        self._connection: sqlite3.Connection | None = None
+        self._jobs: _Jobs | None = None
+        self._ended: Future[None] | None = None
         self._inode = 0
 
     async def open(self) -> None:
-        if self._worker is not None:
+        if self._jobs is not None:
             return
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"sqlite-{self._path.stem}")
+        loop = asyncio.get_running_loop()
+        self._jobs, self._ended = _Jobs(), loop.create_future()
+        life = (loop, self._jobs, self._ended)
+        Thread(target=self._serve, args=life, name=f"sqlite-{self._path.stem}", daemon=True).start()
         try:
-            await self._on_worker(self._connect)
+            await self.run(_do_nothing)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is None:
-            return
-        try:
-            await asyncio.get_running_loop().run_in_executor(worker, self._disconnect)
-        finally:
-            worker.shutdown(wait=False)
+        jobs, self._jobs = self._jobs, None
+        if jobs is not None and self._ended is not None:
+            jobs.put(None)
+            await self._ended
 
     async def ping(self) -> None:
-        await self.run(self._write_nothing)
+        await self.run(self._write_nothing, writes=True)
 
     def collection(self, name: str) -> "SqliteCollection":
         return SqliteCollection(self, checked_name(name))
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """What `work` returns, done on the store's own thread after all that was asked before.
+    async def run(self, work: Callable[[sqlite3.Connection], T], *, writes: bool = False) -> T:
+        """What `work` returns, done on the store's own thread: of what waits for that, first all that only reads.
 
-        StoreUnavailable if the file can't be used, or the store is not open.
+        What `writes` is durable then, or undone if it raised. It may be done a second time, where other work fails that
+        waited with it. StoreUnavailable if the file can't be used, or the store is not open.
         """
-        return await self._on_worker(lambda: work(self._connected()))
-
-    async def _on_worker(self, work: Callable[[], T]) -> T:
         # A closed store counts as unavailable: work that is caught by a shutdown has to come again, not be given up.
-        if self._worker is None:
+        if self._jobs is None:
             raise StoreUnavailable(f"{self._path} is not open")
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._worker, work)
-        except sqlite3.Error as error:
-            # A fault that SQLite's own module found carries no code: it is always a misuse.
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE)
-            if code & 0xFF in _PROGRAMMING_ERRORS:
-                raise
-            raise StoreUnavailable(f"{self._path}: {error} ({error.sqlite_errorname})") from error
-        except OSError as error:
-            raise StoreUnavailable(f"{self._path}: {error}") from error
+        answer: Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.put(_Job(work, answer, writes=writes))
+        return await self._known(answer)
 
-    def _connect(self) -> None:
+    async def _known(self, answer: Future[T]) -> T:
+        try:
+            return await answer
+        except (sqlite3.Error, OSError) as error:
+            if _is_ours(error):
+                raise
+            name = f" ({error.sqlite_errorname})" if isinstance(error, sqlite3.Error) else ""
+            raise StoreUnavailable(f"{self._path}: {error}{name}") from error
+
+    def _serve(self, loop: AbstractEventLoop, jobs: _Jobs, ended: Future[None]) -> None:
+        """The life of the thread."""
+        try:
+            connection = self._connect()
+        except Exception as error:
+            while batch := _waiting(jobs):
+                for job in batch:
+                    job.error = error
+                loop.call_soon_threadsafe(_tell, batch)
+        else:
+            while batch := _waiting(jobs):
+                for do, asked in (
+                    (_read, [job for job in batch if not job.writes]),
+                    (_write, [job for job in batch if job.writes]),
+                ):
+                    if asked:
+                        do(connection, asked)
+                        loop.call_soon_threadsafe(_tell, asked)
+            connection.close()
+        loop.call_soon_threadsafe(ended.set_result, None)
+
+    def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if not self._path.exists():
             _make_empty(self._path)
         connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
-        self._connection = connection
-        self._inode = self._path.stat().st_ino
-        _turn_to_wal(connection)
-        for pragma in _PRAGMAS:
-            connection.execute(pragma)
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        try:
+            self._inode = self._path.stat().st_ino
+            _turn_to_wal(connection)
+            for pragma in _PRAGMAS:
+                connection.execute(pragma)
+        except BaseException:
             connection.close()
-
-    def _connected(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise StoreUnavailable(f"{self._path} is not open")
-        return self._connection
+            raise
+        return connection
 
     def _write_nothing(self, connection: sqlite3.Connection) -> None:
         # Where the file was removed or replaced, writing goes on happily into what nobody will ever open again.
         if self._path.stat().st_ino != self._inode:
             raise StoreUnavailable(f"{self._path} was replaced by another file")
-        with _immediate(connection):
-            connection.execute("PRAGMA user_version = 1")
+        connection.execute("PRAGMA user_version = 1")
 
 
 class SqliteCollection:
@@ -193,7 +278,7 @@ class SqliteCollection:
     async def insert_new(self, documents: Mapping[str, Document]) -> dict[str, Row]:
         check_keys(documents)
         rows = [(key, to_micros(document.due), document.body) for key, document in documents.items()]
-        return await self._run(lambda connection: self._insert_new(connection, rows)) if rows else {}
+        return await self._run(lambda connection: self._insert_new(connection, rows), writes=True) if rows else {}
 
     async def get_many(self, keys: Keys[str]) -> dict[str, Row]:
         wanted = list(keys)
@@ -201,13 +286,15 @@ class SqliteCollection:
 
     async def compare_and_set(self, changes: Mapping[str, Change]) -> set[str]:
         rows = [(key, change.version, to_micros(change.due), change.body) for key, change in changes.items()]
-        return await self._run(lambda connection: self._compare_and_set(connection, rows)) if rows else set()
+        return (
+            await self._run(lambda connection: self._compare_and_set(connection, rows), writes=True) if rows else set()
+        )
 
     async def take_due(self, now: datetime, *, limit: int, lease: timedelta) -> list[Row]:
         if limit <= 0:
             return []
         before, until = to_micros(now), to_micros(now + lease)
-        return await self._run(lambda connection: self._take_due(connection, before, until, limit))
+        return await self._run(lambda connection: self._take_due(connection, before, until, limit), writes=True)
 
     async def scan(self, *, due_only: bool = False) -> AsyncIterator[Row]:
         after: str | None = None
@@ -216,23 +303,28 @@ class SqliteCollection:
                 yield row
             after = page[-1].key
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def with_table(connection: sqlite3.Connection) -> T:
-            if not self._made:
-                connection.executescript(_SCHEMA.format(name=self._name))
-                self._made = True
-            return work(connection)
+    async def _run(self, work: Callable[[sqlite3.Connection], T], *, writes: bool = False) -> T:
+        if not self._made:
+            await self._store.run(self._make, writes=True)
+            self._made = True
+        return await self._store.run(work, writes=writes)
 
-        return await self._store.run(with_table)
+    def _make(self, connection: sqlite3.Connection) -> None:
+        for statement in _SCHEMA:
+            connection.execute(statement.format(name=self._name))
 
-    def _standing(self, connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Row]:
+    def _standing(
+        self, connection: sqlite3.Connection, keys: Sequence[str], *, up_to: int | None = None
+    ) -> dict[str, Row]:
+        """The rows under these keys; with `up_to` only those whose number is no higher."""
         standing: dict[str, Row] = {}
         for start in range(0, len(keys), PAGE_ROWS):
             page = keys[start : start + PAGE_ROWS]
             marks = ",".join("?" * len(page))
             found = connection.execute(
-                f'SELECT key, version, due, body FROM "{self._name}" WHERE key IN ({marks})',  # noqa: S608
-                page,
+                f'SELECT key, version, due, body FROM "{self._name}" '  # noqa: S608
+                f"WHERE key IN ({marks}) AND rowid <= coalesce(?, rowid)",
+                (*page, up_to),
             )
             standing.update((fields[0], _row(*fields)) for fields in found)
         return standing
@@ -240,45 +332,41 @@ class SqliteCollection:
     def _insert_new(
         self, connection: sqlite3.Connection, rows: Sequence[tuple[str, int | None, bytes]]
     ) -> dict[str, Row]:
-        insert = f'INSERT INTO "{self._name}" (key, version, due, body) VALUES (?, 1, ?, ?)'  # noqa: S608
-        with _immediate(connection):
-            # Nearly always all are new: only where one is not, the others have to be told from those that stood.
-            connection.execute("SAVEPOINT all_new")
-            try:
-                connection.executemany(insert, rows)
-                return {}
-            except sqlite3.IntegrityError:
-                connection.execute("ROLLBACK TO all_new")
-            standing = self._standing(connection, [row[0] for row in rows])
-            connection.executemany(insert, [row for row in rows if row[0] not in standing])
-        return standing
+        # The last row's number tells those that stood from those that are inserted now: nothing is ever removed.
+        (last,) = connection.execute(f'SELECT coalesce(max(rowid), 0) FROM "{self._name}"').fetchone()  # noqa: S608
+        inserted = connection.executemany(
+            f'INSERT INTO "{self._name}" (key, version, due, body) VALUES (?, 1, ?, ?) '  # noqa: S608
+            "ON CONFLICT DO NOTHING",
+            rows,
+        )
+        if inserted.rowcount == len(rows):
+            return {}
+        return self._standing(connection, [row[0] for row in rows], up_to=last)
 
     def _compare_and_set(
         self, connection: sqlite3.Connection, rows: Sequence[tuple[str, int, int | None, bytes]]
     ) -> set[str]:
         changed: set[str] = set()
-        with _immediate(connection):
-            for key, version, due, body in rows:
-                updated = connection.execute(
-                    f'UPDATE "{self._name}" SET version = version + 1, due = ?, body = ? '  # noqa: S608
-                    "WHERE key = ? AND version = ?",
-                    (due, body, key, version),
-                )
-                if updated.rowcount:
-                    changed.add(key)
+        for key, version, due, body in rows:
+            updated = connection.execute(
+                f'UPDATE "{self._name}" SET version = version + 1, due = ?, body = ? '  # noqa: S608
+                "WHERE key = ? AND version = ?",
+                (due, body, key, version),
+            )
+            if updated.rowcount:
+                changed.add(key)
         return changed
 
     def _take_due(self, connection: sqlite3.Connection, now: int, leased_until: int, limit: int) -> list[Row]:
-        with _immediate(connection):
-            due = connection.execute(
-                f'SELECT key, version, due, body FROM "{self._name}" '  # noqa: S608
-                "WHERE due <= ? ORDER BY due, key LIMIT ?",
-                (now, limit),
-            ).fetchall()
-            connection.executemany(
-                f'UPDATE "{self._name}" SET version = version + 1, due = ? WHERE key = ?',  # noqa: S608
-                [(leased_until, fields[0]) for fields in due],
-            )
+        due = connection.execute(
+            f'SELECT key, version, due, body FROM "{self._name}" '  # noqa: S608
+            "WHERE due <= ? ORDER BY due, key LIMIT ?",
+            (now, limit),
+        ).fetchall()
+        connection.executemany(
+            f'UPDATE "{self._name}" SET version = version + 1, due = ? WHERE key = ?',  # noqa: S608
+            [(leased_until, fields[0]) for fields in due],
+        )
         return [_row(key, version + 1, leased_until, body) for key, version, _, body in due]
 
     def _page(self, connection: sqlite3.Connection, *, after: str | None, due_only: bool) -> list[Row]:

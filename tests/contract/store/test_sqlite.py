@@ -4,13 +4,15 @@ import asyncio
 import os
 import sqlite3
 import stat
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shared.store import open_store
-from shared.store.port import Change, Document, StoreUnavailable
+from shared.store.port import Change, Document, Row, StoreUnavailable
 from shared.store.sqlite import SqliteStore
 
 
@@ -133,3 +135,80 @@ async def test_work_that_fails_halfway_is_undone(store: SqliteStore) -> None:
     with pytest.raises(sqlite3.Error):
         await rows.insert_new({"a": Document(b"{}"), "b": unstorable})
     assert await rows.insert_new({"a": Document(b"{}")}) == {}
+
+
+async def while_busy(store: SqliteStore, *asked: Coroutine[Any, Any, Any]) -> list[Any]:
+    """What comes of calls that are all made while the store's thread is busy; what they raised stands in its place."""
+    gate = threading.Event()
+    busy = asyncio.create_task(store.run(lambda _connection: gate.wait()))
+    await asyncio.sleep(0)
+    results = asyncio.gather(*asked, return_exceptions=True)
+    await asyncio.sleep(0)
+    gate.set()
+    await busy
+    return list(await results)
+
+
+async def test_what_is_asked_while_the_thread_is_busy_is_one_commit_and_all_of_it_holds(store: SqliteStore) -> None:
+    rows, others = store.collection("rows"), store.collection("others")
+    await rows.insert_new({"a": Document(b"1")})
+    await others.insert_new({"a": Document(b"1")})
+    statements: list[str] = []
+    await store.run(lambda connection: connection.set_trace_callback(statements.append))
+    assert await while_busy(
+        store,
+        rows.insert_new({f"b{number}": Document(b"1") for number in range(3)}),
+        others.insert_new({"a": Document(b"2"), "b": Document(b"2")}),
+        rows.compare_and_set({"a": Change(1, b"2")}),
+    ) == [{}, {"a": Row("a", 1, b"1")}, {"a"}]
+    assert statements.count("COMMIT") == 1
+    assert {row.key async for row in rows.scan()} == {"a", "b0", "b1", "b2"}
+
+
+async def test_reading_alone_needs_no_lock(store: SqliteStore, path: Path) -> None:
+    rows = store.collection("rows")
+    await rows.insert_new({"a": Document(b"1")})
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert await while_busy(store, rows.get_many(["a"]), rows.get_many(["b"])) == [{"a": Row("a", 1, b"1")}, {}]
+    other.close()
+
+
+async def test_work_that_fails_among_others_fails_alone(store: SqliteStore) -> None:
+    rows = store.collection("rows")
+    await rows.insert_new({"a": Document(b"1")})
+    unstorable = Document([])  # type: ignore[arg-type]
+    kept, failed, changed = await while_busy(
+        store,
+        rows.insert_new({"b": Document(b"1")}),
+        rows.insert_new({"c": Document(b"1"), "d": unstorable}),
+        rows.compare_and_set({"a": Change(1, b"2")}),
+    )
+    assert (kept, changed) == ({}, {"a"})
+    assert isinstance(failed, sqlite3.Error)
+    assert [(row.key, row.version) async for row in rows.scan()] == [("a", 2), ("b", 1)]
+
+
+async def test_a_full_disk_fails_all_that_was_asked_together_and_keeps_none_of_it(store: SqliteStore) -> None:
+    rows = store.collection("rows")
+    await rows.insert_new({"a": Document(b"1")})
+    pages = await store.run(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
+    await store.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}"))
+    failed = await while_busy(
+        store,
+        rows.compare_and_set({"a": Change(1, b"2")}),
+        rows.insert_new({f"b{number}": Document(bytes(1_000)) for number in range(100)}),
+    )
+    assert [type(each) for each in failed] == [StoreUnavailable, StoreUnavailable]
+    assert [(row.key, row.version) async for row in rows.scan()] == [("a", 1)]
+
+
+async def test_what_was_asked_before_the_store_is_closed_is_done(store: SqliteStore) -> None:
+    rows = store.collection("rows")
+    await rows.insert_new({"a": Document(b"1")})
+    asked = [asyncio.create_task(rows.insert_new({key: Document(b"1")})) for key in "bcd"]
+    await asyncio.sleep(0)
+    await store.close()
+    assert await asyncio.gather(*asked) == [{}, {}, {}]
+    await store.open()
+    assert [row.key async for row in rows.scan()] == ["a", "b", "c", "d"]
