@@ -62,7 +62,10 @@ class BusMetrics:
             registry=registry,
         )
         self.batch_seconds = Histogram(
-            "guichet_batch_seconds", "From taking a batch to its commit.", buckets=FAST_SECONDS, registry=registry
+            "guichet_batch_seconds",
+            "From taking a batch until all that follows from it is acknowledged.",
+            buckets=FAST_SECONDS,
+            registry=registry,
         )
         self.batch_records = Histogram(
             "guichet_batch_records",

@@ -66,7 +66,7 @@ async def run(
     program: Program, directory: Path, *, topics: Topics, servers: Mapping[str, int], expected: Expected
 ) -> Figures:
     """Records a second, and microseconds of CPU time for each: its own as `cpu_us`, those of `servers` by name; of a
-    service `batch_p99_ms`, too, from taking a batch to its commit, its first ones included.
+    service `batch_p99_ms`, too, from taking a batch to its end, its first ones included.
 
     Raises Wrong or PartFailed.
     """

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from math import inf
 from typing import Any, Generic, TypeVar
 
 from aiokafka import (
@@ -49,6 +50,9 @@ LINGER_MS = 20
 """How long records wait at the broker for others: what a batch costs, whatever its size, is the more at a low rate."""
 
 PUBLISH_TIMEOUT_SECONDS = 10.0
+COMMIT_SECONDS = 0.1
+"""How long a finished batch may wait to be committed with others: a commit costs the broker as much as a fetch."""
+
 COMMIT_TIMEOUT_SECONDS = 10.0
 HAND_OVER_SECONDS = 15.0
 """How long a batch in flight may hold up the partition that another member is to have."""
@@ -274,7 +278,10 @@ class KafkaPublisher:
 
 @dataclass(slots=True)
 class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc]  # aiokafka is untyped
-    """One consumer: runs the loop, commits exactly what it finished, puts back what it could not."""
+    """One consumer: runs the loop, commits exactly what it finished, puts back what it could not.
+
+    What was finished and not committed when the process dies comes again, to the same effect.
+    """
 
     name: str
     loop: BatchLoop[T]
@@ -283,6 +290,13 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
     failpoints: Failpoints = NONE
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     in_flight: asyncio.Lock = field(default_factory=asyncio.Lock)
+    consumer: AIOKafkaConsumer | None = None
+    finished: dict[TopicPartition, Record] = field(default_factory=dict)
+    """The last record of each partition that is finished and not committed."""
+    finished_records: "Counter[str]" = field(default_factory=Counter)
+    """How many these are with those before them, by topic."""
+    committed_seconds: float = -inf
+    committing: asyncio.Task[None] | None = None
     failures_in_row: int = 0
     joined: bool = False
     stopped: str | None = None
@@ -294,6 +308,7 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
     async def on_message(self, message: KafkaMessage) -> None:
         """Take one batch as FastStream brings it. Never raises: FastStream would go on past what failed."""
         consumer: AIOKafkaConsumer = message.consumer
+        self.consumer = consumer
         raw: Sequence[ConsumerRecord] = message.raw_message
         latest_sane_ms = int((self.clock.now() + CLOCK_TOLERANCE).timestamp() * 1000)
         records = [_record(record, latest_sane_ms) for record in raw]
@@ -333,7 +348,7 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
             log.exception("batch failed")
             self._put_back(consumer, records, type(error).__name__, str(error))
             return False
-        await self._commit(consumer, records)
+        await self._finish(records)
         return True
 
     def _put_back(self, consumer: AIOKafkaConsumer, records: Sequence[Record], cause: str, detail: str) -> None:
@@ -347,21 +362,36 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
             with contextlib.suppress(IllegalStateError):
                 consumer.seek(partition, first[partition])
 
-    async def _commit(self, consumer: AIOKafkaConsumer, records: Sequence[Record]) -> None:
+    async def _finish(self, records: Sequence[Record]) -> None:
+        """Commit these and what was finished before: now if the last time is long ago, else in a moment."""
         last = {(record.topic, record.partition): record for record in records}
-        committed = {
-            partition: record
-            for place, record in last.items()
-            if (partition := TopicPartition(*place)) in consumer.assignment()
-        }
-        if not committed:
+        self.finished.update((TopicPartition(*place), record) for place, record in last.items())
+        self.finished_records.update(record.topic for record in records)
+        if self.stopping.is_set() or self.clock.monotonic() - self.committed_seconds >= COMMIT_SECONDS:
+            await self._commit()
+        elif self.committing is None or self.committing.done():
+            self.committing = asyncio.create_task(self._commit_soon())
+
+    async def _commit_soon(self) -> None:
+        await asyncio.sleep(COMMIT_SECONDS)
+        async with self.in_flight:
+            await self._commit()
+
+    async def _commit(self) -> None:
+        """Commit what is finished; where that fails, the next time covers it."""
+        consumer = self.consumer
+        assigned = consumer.assignment() if consumer is not None else ()
+        committed = {partition: record for partition, record in self.finished.items() if partition in assigned}
+        if consumer is None or not committed:
             return
+        self.committed_seconds = self.clock.monotonic()
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS), self.failpoints.at(Point.PUBLISHED, KafkaTimeoutError):
                 await consumer.commit({partition: record.offset + 1 for partition, record in committed.items()})
             await self.failpoints.reach(Point.COMMITTED, KafkaTimeoutError)
         except (CommitFailedError, IllegalStateError) as error:
             # Taken away meanwhile: the new owner does the batch again, to the same effect.
+            self._forget_finished()
             self.metrics.batch_failures.labels("Rebalanced").inc()
             log.info("commit refused after a rebalance", subscription=self.name, detail=str(error))
             return
@@ -370,9 +400,23 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
             log.warning("commit failed, the next one covers it", subscription=self.name, detail=repr(error))
             return
         self.progressed = self.clock.monotonic()
-        for topic, count in Counter(record.topic for record in records).items():
+        for topic, count in self.finished_records.items():
             self.metrics.consumed.labels(self.loop.label(topic)).inc(count)
+        self._forget_finished()
         self._note_committed(consumer, committed)
+
+    def _forget_finished(self) -> None:
+        self.finished.clear()
+        self.finished_records.clear()
+
+    async def wind_up(self) -> None:
+        """Commit what is finished. A batch in flight does that itself, at its end."""
+        self.stopping.set()
+        if self.committing is not None:
+            self.committing.cancel()
+        if self.batch_started is None:
+            async with self.in_flight:
+                await self._commit()
 
     def _note_oldest(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -420,13 +464,15 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
         return None
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """Let the batch in flight finish and commit before its partitions go to another member."""
+        """Let the batch in flight finish, and commit all that is finished, before it goes to another member."""
         self.joined = False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HAND_OVER_SECONDS):
-                async with self.in_flight:
-                    for partition in revoked:
-                        self.oldest_uncommitted.pop(partition, None)
+            async with asyncio.timeout(HAND_OVER_SECONDS), self.in_flight:
+                await self._commit()
+                for partition in revoked:
+                    self.oldest_uncommitted.pop(partition, None)
+        # What could not be committed is somebody else's now: to commit it later would take their offsets back.
+        self._forget_finished()
 
     async def on_partitions_assigned(self, _assigned: set[TopicPartition]) -> None:
         """Nothing to prepare: offsets are Kafka's, decisions are the store's. An idle member has joined as well."""
@@ -573,14 +619,13 @@ class KafkaBus:
 
         What was not committed by then comes again at another member, once the group misses this one.
         """
-        for subscription in self._subscriptions:
-            subscription.stopping.set()
         if self._watching is not None:
             watching, self._watching = self._watching, None
             watching.cancel()
             await asyncio.wait([watching])
         try:
             async with asyncio.timeout(STOP_SECONDS):
+                await asyncio.gather(*(subscription.wind_up() for subscription in self._subscriptions))
                 await self.broker.stop()
         except TimeoutError:
             log.warning("left its group without a goodbye")

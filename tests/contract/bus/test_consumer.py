@@ -1,6 +1,7 @@
 """What every member of a consumer group promises around the batch loop, the one in memory as much as Kafka's."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -23,6 +24,10 @@ class Desk:
             raise self.failure
         self.handled += batch
         return []
+
+    def has_handled(self, count: int) -> bool:
+        """Whether so many records were handled."""
+        return len(self.handled) == count
 
     def values(self, partition: int) -> list[bytes | None]:
         """What was handled of a partition, in order."""
@@ -102,3 +107,27 @@ async def test_two_members_share_the_partitions_and_one_takes_over_when_the_othe
         await group.write(partition, numbers(3, 6))
     await group.until_committed(dict.fromkeys(range(3), 6))
     assert all(second.values(partition)[-3:] == numbers(3, 6) for partition in range(3))
+
+
+async def test_a_member_that_leaves_has_committed_all_that_it_finished(group: Group) -> None:
+    desk = Desk()
+    leave = await group.join(desk)
+    for number in range(5):
+        await group.write(0, numbers(number, number + 1))
+        await group.until(partial(desk.has_handled, number + 1))
+    await leave()
+    assert await group.committed() == {0: 5}
+
+
+async def test_what_was_finished_is_not_done_again_when_its_partition_goes_to_another_member(group: Group) -> None:
+    first, second = Desk(), Desk()
+    await group.join(first)
+    for number in range(5):
+        for partition in range(3):
+            await group.write(partition, numbers(number, number + 1))
+        await group.until(partial(first.has_handled, 3 * (number + 1)))
+    await group.join(second)
+    for partition in range(3):
+        await group.write(partition, numbers(5, 10))
+    await group.until_committed(dict.fromkeys(range(3), 10))
+    assert [first.values(partition) + second.values(partition) for partition in range(3)] == [numbers(0, 10)] * 3

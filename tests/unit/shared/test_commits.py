@@ -1,0 +1,126 @@
+"""When a consumer commits what it has finished."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaTimeoutError
+from faststream.kafka import KafkaMessage
+from prometheus_client import CollectorRegistry
+
+from shared.bus.kafka import COMMIT_SECONDS, KafkaBus, KafkaPublisher
+from shared.bus.port import Publication, Record
+from shared.clock import ManualClock
+from shared.metrics import BusMetrics
+
+TOPIC = "in"
+NOW = datetime(2026, 11, 28, 8, tzinfo=UTC)
+
+
+class Consumer:
+    """One that owns two partitions and keeps what is committed; it fails once told to."""
+
+    def __init__(self) -> None:
+        self.commits: list[dict[int, int]] = []
+        self.came = asyncio.Event()
+        self.fails = False
+
+    def assignment(self) -> set[TopicPartition]:
+        return {TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)}
+
+    def highwater(self, _partition: TopicPartition) -> int:
+        return 0
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        raise AssertionError(f"{partition} was put back to {offset}: a batch failed")
+
+    async def commit(self, offsets: Mapping[TopicPartition, int] | None = None) -> None:
+        if self.fails:
+            raise KafkaTimeoutError
+        self.commits.append({partition.partition: offset for partition, offset in (offsets or {}).items()})
+        self.came.set()
+
+
+def as_it_came(record: Record) -> Record:
+    return record
+
+
+class Member:
+    """A consumer's batches, given by hand."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock(NOW)
+        self.consumer = Consumer()
+        metrics = BusMetrics(CollectorRegistry())
+        publisher = KafkaPublisher("test", "nowhere:9092", metrics)
+        bus = KafkaBus("test", "nowhere:9092", publisher=publisher, clock=self.clock, metrics=metrics)
+        bus.consume_pattern(TOPIC, as_it_came, self._handle, label="test")
+        [self.subscription] = bus.subscriptions
+
+    async def takes(self, partition: int, offset: int) -> None:
+        record = ConsumerRecord(TOPIC, partition, offset, int(NOW.timestamp() * 1000), 0, None, b"", None, -1, 0, ())
+        await self.subscription.on_message(KafkaMessage(body=b"", raw_message=(record,), consumer=self.consumer))
+
+    @staticmethod
+    async def _handle(_batch: Sequence[Record]) -> list[Publication]:
+        return []
+
+
+@pytest.fixture
+async def member() -> Member:
+    return Member()
+
+
+async def test_batches_that_end_soon_after_a_commit_are_committed_together_in_a_moment(member: Member) -> None:
+    await member.takes(0, 0)
+    assert member.consumer.commits == [{0: 1}]
+    member.consumer.came.clear()
+    for partition, offset in ((0, 1), (1, 5), (0, 2)):
+        await member.takes(partition, offset)
+    assert member.consumer.commits == [{0: 1}]
+    async with asyncio.timeout(10):
+        await member.consumer.came.wait()
+    assert member.consumer.commits == [{0: 1}, {0: 3, 1: 6}]
+
+
+async def test_a_batch_that_ends_long_after_the_last_commit_is_committed_at_once(member: Member) -> None:
+    await member.takes(0, 0)
+    await member.takes(0, 1)
+    member.clock.advance(timedelta(seconds=COMMIT_SECONDS))
+    await member.takes(0, 2)
+    assert member.consumer.commits == [{0: 1}, {0: 3}]
+
+
+async def test_what_could_not_be_committed_is_with_what_is_finished_next(member: Member) -> None:
+    member.consumer.fails = True
+    await member.takes(1, 7)
+    member.consumer.fails = False
+    member.clock.advance(timedelta(seconds=COMMIT_SECONDS))
+    await member.takes(0, 0)
+    assert member.consumer.commits == [{0: 1, 1: 8}]
+
+
+async def test_before_its_partitions_are_taken_away_all_that_is_finished_is_committed_and_nothing_of_it_later(
+    member: Member,
+) -> None:
+    await member.takes(0, 0)
+    await member.takes(1, 0)
+    await member.subscription.on_partitions_revoked(member.consumer.assignment())
+    assert member.consumer.commits == [{0: 1}, {1: 1}]
+    member.consumer.fails = True
+    await member.takes(0, 1)
+    await member.subscription.on_partitions_revoked(member.consumer.assignment())
+    member.consumer.fails = False
+    member.clock.advance(timedelta(seconds=COMMIT_SECONDS))
+    await member.takes(1, 1)
+    assert member.consumer.commits == [{0: 1}, {1: 1}, {1: 2}]
+
+
+async def test_a_member_that_stops_commits_what_is_finished_and_each_batch_after_that_at_once(member: Member) -> None:
+    await member.takes(0, 0)
+    await member.takes(0, 1)
+    await member.subscription.wind_up()
+    await member.takes(0, 2)
+    assert member.consumer.commits == [{0: 1}, {0: 2}, {0: 3}]
