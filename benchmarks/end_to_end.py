@@ -2,6 +2,7 @@
 
     python -m benchmarks.end_to_end --rate 500 --seconds 60
     python -m benchmarks.end_to_end --rate 200 --seconds 30 --knee
+    python -m benchmarks.end_to_end --rate 100 --seconds 30 --burst
 
 Half of the requests come over HTTP in batches, half by Kafka, at times set beforehand; each brings two messages, four
 in five by SMS. Latencies are read off the timelines of the outcomes, once all is sent. Over HTTP a timeline begins
@@ -60,6 +61,8 @@ BEHIND_SECONDS: Final = 5.0
 """A mesh that has sent all so soon after the load's end kept up with it."""
 
 KNEE_STEP: Final = 1.25
+BURST: Final = 10
+BURST_SECONDS: Final = 60.0
 POLL_MS: Final = 500
 
 STAGES: Final[Mapping[str, tuple[str, str]]] = {
@@ -110,22 +113,25 @@ def main(
     rate: Annotated[float, typer.Option(min=1, help="New requests a second; with --knee the first rate.")] = RATE,
     seconds: Annotated[float, typer.Option(min=10, help="How long each load takes.")] = SECONDS,
     knee: Annotated[bool, typer.Option(help="Raise the rate until the mesh falls behind, then run at half.")] = False,
+    burst: Annotated[bool, typer.Option(help="Then ten times as many for a minute, until all is sent.")] = False,
     report: Annotated[Path, typer.Option(help="Where the figures go, as JSON.")] = Path("end-to-end.json"),
 ) -> None:
     """Put the whole mesh under load and show its latencies, its memory and what each process costs."""
     with tempfile.TemporaryDirectory(prefix="guichet-end-to-end-") as directory:
-        outcome = asyncio.run(_loads(Path(directory), rate, seconds, knee))
+        outcome = asyncio.run(_loads(Path(directory), rate, seconds, knee=knee, burst=burst))
     show(outcome, screen)
     write({"machine": machine(), "end_to_end": outcome.figures}, report)
 
 
-async def _loads(directory: Path, rate: float, seconds: float, knee: bool) -> Outcome:
+async def _loads(directory: Path, rate: float, seconds: float, *, knee: bool, burst: bool) -> Outcome:
     async with _mesh(directory) as mesh:
         runs = [await mesh.run(rate, seconds, screen.log)]
         while knee and runs[-1].kept_up:
             runs.append(await mesh.run(runs[-1].rate * KNEE_STEP, seconds, screen.log))
         if knee and len(runs) > 1:
             runs.append(await mesh.run(runs[-2].rate / 2, seconds, screen.log))
+        if burst:
+            runs.append(await mesh.run(rate * BURST, BURST_SECONDS, screen.log))
     return _outcome(runs)
 
 

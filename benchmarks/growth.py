@@ -4,7 +4,8 @@ The rows are those that the services write, of the benchmark's own requests; the
 requests would have had, until there are enough, and inserted by the store's own insert.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -24,7 +25,7 @@ from benchmarks.stage.topics import topics_on
 from deploy.local.kafka import KafkaCluster
 from deploy.local.mesh import service_argv
 from deploy.local.mongo import MongoServer
-from deploy.local.ports import LOOPBACK
+from deploy.local.ports import LOOPBACK, free_port
 from deploy.local.process import Process
 from services.intake.reference import reference_of
 from shared.clock import SystemClock
@@ -34,6 +35,7 @@ from shared.store.sqlite import SqliteStore
 EVENTS: Final = 20_000
 SIZES: Final = (0, 10_000, 100_000, 1_000_000)
 INSERTED_AT_ONCE: Final = 50_000
+STARTS: Final = 3
 ROUNDS_MAX: Final = 1
 """Each run on a full store begins with a copy of up to two gigabytes."""
 
@@ -48,7 +50,7 @@ COLLECTIONS: Final[Mapping[str, Sequence[str]]] = {
 
 async def measure(bench: Bench) -> Outcome:
     """Rates of each stage by how many requests its store holds, the worst stage's first, and how long a service takes
-    to be ready then."""
+    then to be ready, and a second replica to have its part of the work."""
     stages = tuple(COLLECTIONS)
     clock = SystemClock()
     inputs = await make_inputs(EVENTS, bench.directory, clock)
@@ -72,7 +74,7 @@ async def measure(bench: Bench) -> Outcome:
         await interleaved({name: contenders[name] for name in empty}, 1, say=lambda _said: None)
         rounds = await interleaved(contenders, min(bench.rounds, ROUNDS_MAX), say=bench.say)
         starts = {
-            (stage, size): median([await _start_seconds(field, stage, stored.get((stage, size))) for _ in range(3)])
+            (stage, size): [await _start_seconds(field, stage, stored.get((stage, size))) for _ in range(STARTS)]
             for stage in stages
             if stage != "notify"  # which is ready only where its providers are
             for size in (SIZES[0], SIZES[-1])
@@ -115,15 +117,26 @@ def _earlier_key(key: str, number: int) -> str:
     return f"{agency}{slash}{uuid5(own_id, str(number))}"
 
 
-async def _start_seconds(field: Field, stage: str, stored: Path | None) -> float:
-    """From the start of a service's process until it is ready."""
+async def _start_seconds(field: Field, stage: str, stored: Path | None) -> tuple[float, float]:
+    """From the start of a service's process until it is ready, and the same of a second replica on the same store:
+    that is how long a rebalance takes."""
     folder, env = field.place(stage, stored)
-    process = Process(stage, service_argv(stage), env=env, log_path=folder / "log")
+    async with (
+        _ready(stage, env, folder / "log") as first,
+        _ready(stage, env | {"HTTP_PORT": str(free_port())}, folder / "second-log") as second,
+    ):
+        return first, second
+
+
+@asynccontextmanager
+async def _ready(stage: str, env: Mapping[str, str], log: Path) -> AsyncIterator[float]:
+    """A service that is ready: a member of its group, with its partitions. After how many seconds it was."""
+    process = Process(stage, service_argv(stage), env=env, log_path=log)
     started = monotonic()
     process.start()
     try:
         await process.answers(partial(_answers, env["HTTP_PORT"]), within_seconds=START_SECONDS)
-        return monotonic() - started
+        yield monotonic() - started
     finally:
         await process.stop()
 
@@ -140,7 +153,10 @@ def _contender(stage: str, size: int) -> str:
     return f"{stage} at {size:,}"
 
 
-def _outcome(rounds: Rounds, stages: Sequence[str], starts: Mapping[tuple[str, int], float]) -> Outcome:
+def _outcome(
+    rounds: Rounds, stages: Sequence[str], starts: Mapping[tuple[str, int], Sequence[tuple[float, float]]]
+) -> Outcome:
+    ready = {place: tuple(map(median, zip(*seconds, strict=True))) for place, seconds in starts.items()}
     ratios = {
         stage: {size: rounds.ratio(_contender(stage, size), _contender(stage, 0)) for size in SIZES} for stage in stages
     }
@@ -150,12 +166,13 @@ def _outcome(rounds: Rounds, stages: Sequence[str], starts: Mapping[tuple[str, i
             "per_second": {str(size): rounds.median(_contender(stage, size), "per_second") for size in SIZES},
             "cpu_us": {str(size): rounds.median(_contender(stage, size), "cpu_us") for size in SIZES},
             "batch_p99_ms": {str(size): rounds.median(_contender(stage, size), "batch_p99_ms") for size in SIZES},
-            "start_seconds": {str(size): seconds for (named, size), seconds in starts.items() if named == stage},
+            "start_seconds": {str(size): first for (named, size), (first, _) in ready.items() if named == stage},
+            "rebalance_seconds": {str(size): second for (named, size), (_, second) in ready.items() if named == stage},
         }
         for stage in stages
     }
     rates = [[stage, *(f"{ratios[stage][size]:.2f} ×" for size in SIZES)] for stage in stages]
-    ready = [[_contender(stage, size), f"{seconds:.1f}"] for (stage, size), seconds in starts.items()]
+    waited = [[_contender(*place), *(f"{seconds:.1f}" for seconds in both)] for place, both in ready.items()]
     waits = [
         [stage, *(f"{rounds.median(_contender(stage, size), 'batch_p99_ms'):,.0f}" for size in SIZES)]
         for stage in stages
@@ -169,6 +186,6 @@ def _outcome(rounds: Rounds, stages: Sequence[str], starts: Mapping[tuple[str, i
                 rates,
             ),
             Table("p99 of the time a batch takes, ms", ["", *map("{:,}".format, SIZES)], waits),
-            Table("Seconds until ready", ["", "s"], ready),
+            Table("Seconds until ready", ["", "the first", "a second replica"], waited),
         ],
     )
