@@ -5,9 +5,16 @@ offices, else `other`); never from what a citizen or an agency wrote. Base units
 Each group takes its registry, so that two services can live in one process.
 """
 
-from collections.abc import Collection
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from itertools import accumulate
+from math import inf
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 OTHER = "other"
 
@@ -24,6 +31,60 @@ SERVICE_SECONDS = (0.1, 0.5, 1, 5, 10, 60, 3600, 86400)
 def known(value: str, allowed: Collection[str]) -> str:
     """The value if it is on the closed list, else `other`: keeps the number of series bounded."""
     return value if value in allowed else OTHER
+
+
+class Distribution:
+    """How many values have each bound as the first that they do not exceed, how many exceed all, and their sum."""
+
+    __slots__ = ("_bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Take in one value."""
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.sum += value
+
+
+class PlainHistogram(Collector):
+    """Shows what prometheus_client's Histogram shows, for values that come by the thousand.
+
+    An observation takes a quarter of the time: it takes no lock, and finds its bucket by bisection. So only one thread
+    may observe, the one on which Prometheus is answered.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        labelnames: Sequence[str],
+        *,
+        buckets: Sequence[float],
+        registry: CollectorRegistry,
+    ) -> None:
+        self._family = partial(HistogramMetricFamily, name, documentation, labels=labelnames)
+        self._bounds = buckets
+        self._children: dict[tuple[str, ...], Distribution] = {}
+        registry.register(self)
+
+    def labels(self, *values: str) -> Distribution:
+        """What is observed under these labels; they are shown from now on."""
+        return self._children.setdefault(tuple(map(str, values)), Distribution(self._bounds))
+
+    def describe(self) -> Iterator[HistogramMetricFamily]:
+        """The name under which the registry lets nobody else register."""
+        yield self._family()
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """What was observed so far."""
+        family = self._family()
+        names = [floatToGoString(bound) for bound in (*self._bounds, inf)]  # type: ignore[no-untyped-call]
+        for values, child in self._children.items():
+            family.add_metric(values, list(zip(names, accumulate(child.counts), strict=True)), child.sum)
+        yield family
 
 
 class BusMetrics:
@@ -165,7 +226,7 @@ class LatencyMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.stage = Histogram(
+        self.stage = PlainHistogram(
             "guichet_stage_seconds",
             "One stage of a request. Stage: accepted or updated, assigned, planned, sent, delivered; each from the one "
             "before.",
@@ -173,21 +234,21 @@ class LatencyMetrics:
             buckets=PROMISE_SECONDS,
             registry=registry,
         )
-        self.service_stage = Histogram(
+        self.service_stage = PlainHistogram(
             "guichet_service_stage_seconds",
             "One stage of a request, by service code.",
             ["stage", "service_code"],
             buckets=SERVICE_SECONDS,
             registry=registry,
         )
-        self.end_to_end = Histogram(
+        self.end_to_end = PlainHistogram(
             "guichet_end_to_end_seconds",
             "From the agency's publication to the provider's acceptance of the message.",
             ["agency", "channel"],
             buckets=PROMISE_SECONDS,
             registry=registry,
         )
-        self.service_end_to_end = Histogram(
+        self.service_end_to_end = PlainHistogram(
             "guichet_service_end_to_end_seconds",
             "From the agency's publication to the provider's acceptance of the message, by service code.",
             ["service_code", "channel"],
