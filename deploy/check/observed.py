@@ -8,7 +8,7 @@ from hashlib import blake2b
 from sys import intern
 from typing import Any, NamedTuple
 
-from services.metrics.domain import latencies
+from services.metrics.domain import observation
 from services.notify.domain import Policy, State
 from services.routing.domain import Calendar, Rules
 from shared.bus.port import Incoming
@@ -86,6 +86,7 @@ def sighting(incoming: Incoming[Event]) -> Sighting:
     """What was seen in a record."""
     event, record = incoming.event, incoming.record
     # Ids are repeated by whatever an event brings about; a text that is held once is a third of the memory.
+    said = observation(event)
     seen: dict[str, Any] = {
         "type": type(event),
         "id": intern(event.id),
@@ -94,7 +95,7 @@ def sighting(incoming: Incoming[Event]) -> Sighting:
         "request_id": _interned(event.subject),
         "digest": blake2b(record.value or b"", digest_size=16).digest(),
         "place": Place(intern(record.topic), record.partition, record.offset),
-        "skewed": any(latency.skewed for latency in latencies(event)),
+        "skewed": said is not None and any(seconds < 0 for _, seconds in said.waits),
     }
     match event:
         case RequestAccepted() | RequestAssigned() | RequestUnroutable() | RequestUpdated():

@@ -4,25 +4,27 @@ Topics are read side by side, so events of one request arrive in any order: ever
 whatever that order was.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date, datetime, time, tzinfo
 from zlib import crc32
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from shared.contract.events import (
+    Card,
+    Channel,
     Event,
     Moment,
     NotificationOutcome,
+    NotificationOutcomeData,
     NotificationStatus,
+    Part,
     RequestAccepted,
     RequestAssigned,
     RequestRejected,
     RequestUnroutable,
     RequestUpdated,
     Status,
-    Timed,
     Timeline,
 )
 
@@ -31,85 +33,93 @@ END_TO_END = "end_to_end"
 OUTCOMES = ("accepted", "rejected", "assigned", "unroutable", "resolved", "cancelled")
 """What can become of a request, in the words of the counter of requests."""
 
+Span = tuple[str, datetime | None, datetime | None]
+"""A stage, when it began and when it ended; None: nobody wrote it down."""
 
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """How long a stage took. `skewed`: it seemed to end before it began, and counts as 0 seconds."""
-
-    stage: str
-    seconds: float
-    skewed: bool
+Wait = tuple[str, float]
+"""A stage and how many seconds it took, fewer than 0 if it seemed to end before it began."""
 
 
-def latencies(event: Event) -> Iterator[Latency]:
-    """The stages that this event is the end of; a stage whose begin or end nobody wrote down is left out.
+class Observation(Struct, frozen=True, gc=False):
+    """What is observed of one event.
 
-    A notification's stages are read off its `sent` and its `delivered` outcome, each once: a failed one has waited
-    for nothing that a promise was made about, and an unknown one may still become either.
+    `row_key`: under which key it is remembered that it was: its request's id, save for a refusal, which has no request
+    and is remembered under its own. `outcome`: what became of a request by it, `status` what became of a notification.
+    `waits`: the stages that it is the end of; one whose begin or end nobody wrote down is left out.
     """
-    for stage, began, ended in _spans(event):
-        if began is not None and ended is not None:
-            seconds = (ended - began).total_seconds()
-            yield Latency(stage, max(0.0, seconds), seconds < 0)
+
+    row_key: str
+    agency: str
+    service_code: str = ""
+    outcome: str | None = None
+    channel: Channel | None = None
+    status: NotificationStatus | None = None
+    waits: tuple[Wait, ...] = ()
 
 
-def _spans(event: Event) -> tuple[tuple[str, datetime | None, datetime | None], ...]:
+def observation(event: Event) -> Observation | None:
+    """What is observed of this event; None: nothing."""
     match event:
-        case RequestAccepted(data=data):
-            return (("accepted", data.timeline.published, data.timeline.accepted),)
-        case RequestUpdated(data=data):
-            return (("updated", data.timeline.published, data.timeline.updated),)
-        case RequestAssigned(data=data):
-            return (("assigned", data.timeline.accepted, data.timeline.assigned),)
-        case NotificationOutcome(data=data) if data.status is NotificationStatus.SENT:
-            steps = data.timeline
-            return (
-                ("planned", _cause(steps), steps.planned),
-                ("sent", steps.planned, steps.sent),
-                (END_TO_END, steps.published, steps.sent),
+        case NotificationOutcome(data=data):
+            return Observation(
+                data.request_id,
+                data.agency,
+                data.service_code,
+                channel=data.channel,
+                status=data.status,
+                waits=_waits(*_spans_of_notification(data)),
             )
-        case NotificationOutcome(data=data) if data.status is NotificationStatus.DELIVERED:
-            return (("delivered", data.timeline.sent, data.timeline.delivered),)
+        case RequestAccepted(data=data):
+            steps = data.timeline
+            return _of_request(data.request, "accepted", ("accepted", steps.published, steps.accepted))
+        case RequestAssigned(data=data):
+            steps = data.timeline
+            return _of_request(data.request, "assigned", ("assigned", steps.accepted, steps.assigned))
+        case RequestUnroutable(data=data):
+            return _of_request(data.request, "unroutable")
+        case RequestUpdated(data=data):
+            outcome = data.status.value if data.status.is_terminal else None
+            return _of_request(data.request, outcome, ("updated", data.timeline.published, data.timeline.updated))
+        case RequestRejected(data=data):
+            return Observation(event.id, data.agency, outcome="rejected")
+    return None
+
+
+def _of_request(card: Card, outcome: str | None, *spans: Span) -> Observation:
+    return Observation(card.request_id, card.agency, card.service_code, outcome, waits=_waits(*spans))
+
+
+def _spans_of_notification(data: NotificationOutcomeData) -> tuple[Span, ...]:
+    """The stages of a notification are read off its `sent` and its `delivered` outcome, each once: a failed one has
+    waited for nothing that a promise was made about, and an unknown one may still become either."""
+    steps = data.timeline
+    if data.status is NotificationStatus.SENT:
+        return (
+            ("planned", _cause(steps), steps.planned),
+            ("sent", steps.planned, steps.sent),
+            (END_TO_END, steps.published, steps.sent),
+        )
+    if data.status is NotificationStatus.DELIVERED:
+        return (("delivered", steps.sent, steps.delivered),)
     return ()
 
 
 def _cause(steps: Timeline) -> datetime | None:
     """When the step was taken that the notification tells of: the last one before it was planned."""
-    return max((moment for moment in (steps.accepted, steps.updated, steps.assigned) if moment), default=None)
+    return max(filter(None, (steps.accepted, steps.updated, steps.assigned)), default=None)
 
 
-def row_key(event: Event) -> str | None:
-    """Under which key it is remembered that this event was observed; None: nothing is observed of it.
-
-    That is the request's id, save for a refusal, which has no request and is remembered under its own.
-    """
-    match event:
-        case RequestAccepted() | RequestAssigned() | RequestUnroutable() | RequestUpdated():
-            return event.data.request.request_id
-        case NotificationOutcome(data=data):
-            return data.request_id
-        case RequestRejected():
-            return event.id
-    return None
+def _waits(*spans: Span) -> tuple[Wait, ...]:
+    return tuple(
+        [
+            (stage, (ended - began).total_seconds())
+            for stage, began, ended in spans
+            if began is not None and ended is not None
+        ]
+    )
 
 
-def request_outcome(event: Event) -> str | None:
-    """What became of a request by this event, as the counter of requests names it; None: nothing to count."""
-    match event:
-        case RequestAccepted():
-            return "accepted"
-        case RequestRejected():
-            return "rejected"
-        case RequestAssigned():
-            return "assigned"
-        case RequestUnroutable():
-            return "unroutable"
-        case RequestUpdated(data=data) if data.status.is_terminal:
-            return data.status.value
-    return None
-
-
-class RequestState(Timed, frozen=True, kw_only=True):
+class RequestState(Part, frozen=True, kw_only=True):
     """A request as far as the events seen so far tell.
 
     `submitted_at` None: only notifications of it were seen. `resolved_on` is a day of the jurisdiction's calendar.
@@ -137,35 +147,32 @@ class RequestState(Timed, frozen=True, kw_only=True):
             return None
         return self.resolved_on <= self.due
 
-    def has_counted(self, event: Event) -> bool:
-        """Whether this event has been observed before."""
-        return _mark(event) in self.counted
-
     def after(self, event: Event, timezone: tzinfo) -> "RequestState":
-        """The state with this event taken in and marked as counted."""
-        state = replace(self, counted=(*self.counted, _mark(event)))
+        """The state with this event taken in and marked as counted; this very one if it had been before."""
+        mark = crc32(event.id.encode())
+        if mark in self.counted:
+            return self
+        counted = (*self.counted, mark)
         match event:
             case RequestAccepted() | RequestUnroutable():
-                return replace(state, submitted_at=event.data.request.submitted_at)
+                return replace(self, counted=counted, submitted_at=event.data.request.submitted_at)
             case RequestAssigned(data=data):
-                return replace(state, submitted_at=data.request.submitted_at, office=data.office.id, due=data.due)
+                submitted_at = data.request.submitted_at
+                return replace(self, counted=counted, submitted_at=submitted_at, office=data.office.id, due=data.due)
             case RequestUpdated(data=data) if data.sequence > self.sequence:
                 resolved = data.status is Status.RESOLVED
                 return replace(
-                    state,
+                    self,
+                    counted=counted,
                     submitted_at=data.request.submitted_at,
                     status=data.status,
                     sequence=data.sequence,
                     resolved_on=data.occurred_at.astimezone(timezone).date() if resolved else None,
                 )
-        return state
+        return replace(self, counted=counted)
 
     def wake_at(self, timezone: tzinfo) -> datetime | None:
         """What marks the row as open in the store: the due day's begin, until there is one the submission."""
         if not self.is_open:
             return None
         return self.submitted_at if self.due is None else datetime.combine(self.due, time.min, timezone)
-
-
-def _mark(event: Event) -> int:
-    return crc32(event.id.encode())

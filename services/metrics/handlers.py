@@ -1,9 +1,9 @@
 """A batch of events into counters, histograms and the view of open requests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import tzinfo
 
-from services.metrics.domain import RequestState, row_key
+from services.metrics.domain import RequestState, observation
 from services.metrics.open_requests import OpenRequests
 from services.metrics.tally import Tally
 from shared.bus.port import Incoming, Publication, Unavailable
@@ -26,25 +26,28 @@ async def observe(
     One read and at most two writes for the whole batch. Raises Unavailable when another replica has changed one of
     the rows meanwhile; the batch then comes again and finds the row as it is.
     """
-    events = [(key, incoming.event) for incoming in batch if (key := row_key(incoming.event)) is not None]
-    rows = await requests.get_many({key for key, _ in events})
-    states = {key: RequestState.from_json(row.body) for key, row in rows.items()}
-    changed: dict[str, RequestState] = {}
-    for key, event in events:
-        before = states.get(key, NOTHING_SEEN)
-        if before.has_counted(event):
-            continue
-        after = before.after(event, timezone)
-        tally.count(event, before, after)
-        if (after.is_open, after.office) != (before.is_open, before.office):
-            open_requests.put(key, after)
-        states[key] = changed[key] = after
+    events = [(seen, incoming.event) for incoming in batch if (seen := observation(incoming.event)) is not None]
+    rows = await requests.get_many({seen.row_key for seen, _ in events})
+    before = {key: RequestState.from_json(row.body) for key, row in rows.items()}
+    after = dict(before)
+    for seen, event in events:
+        state = after.get(seen.row_key, NOTHING_SEEN)
+        taken_in = state.after(event, timezone)
+        if taken_in is not state:
+            tally.count(event.id, seen)
+            after[seen.row_key] = taken_in
+    changed = {key: state for key, state in after.items() if state is not before.get(key)}
+    for key, state in changed.items():
+        tally.count_promise(key, before.get(key, NOTHING_SEEN), state)
+        open_requests.put(key, state)
     await _write(changed, rows, requests, timezone)
-    tally.written((event for _, event in events), states)
+    tally.written((event.id for _, event in events), after)
     return []
 
 
-async def _write(states: dict[str, RequestState], rows: dict[str, Row], requests: Collection, timezone: tzinfo) -> None:
+async def _write(
+    states: Mapping[str, RequestState], rows: Mapping[str, Row], requests: Collection, timezone: tzinfo
+) -> None:
     new = {key: Document(state.to_json(), state.wake_at(timezone)) for key, state in states.items() if key not in rows}
     changes = {
         key: Change(rows[key].version, state.to_json(), state.wake_at(timezone))

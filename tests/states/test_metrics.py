@@ -10,7 +10,7 @@ from hypothesis.stateful import initialize, rule
 from msgspec import structs
 from prometheus_client import CollectorRegistry
 
-from services.metrics.domain import RequestState, request_outcome
+from services.metrics.domain import RequestState, observation
 from services.metrics.handlers import observe
 from services.metrics.open_requests import OpenRequests
 from services.metrics.tally import Tally
@@ -148,7 +148,7 @@ class MetricsOfRequests(Consuming):
 
     def each_event_counts_in_a_process_and_in_none_twice(self) -> None:
         for outcome in ("accepted", "assigned", "resolved"):
-            told = sum(request_outcome(EVENTS[event_id]) == outcome for event_id in self.told)
+            told = sum(outcome_of(EVENTS[event_id]) == outcome for event_id in self.told)
             counts = [process.requests(outcome) for process in self.processes]
             assert max(counts) <= told <= sum(counts), "an event was not counted, or twice"
 
@@ -156,6 +156,11 @@ class MetricsOfRequests(Consuming):
         for kept, answer in (("yes", True), ("no", False)):
             counts = [process.promises(office, kept) for process in self.processes]
             assert max(counts) == (state.promise_kept is answer), "a promise was not counted, or twice"
+
+
+def outcome_of(event: Event) -> str | None:
+    seen = observation(event)
+    return None if seen is None else seen.outcome
 
 
 def in_any_order(state: RequestState) -> RequestState:
