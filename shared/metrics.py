@@ -272,7 +272,7 @@ class LatencyMetrics:
         )
         self.oldest_open_seconds = Gauge(
             "guichet_oldest_open_request_seconds",
-            "Age of the oldest open request since the citizen made it.",
+            "Age of the oldest open request since the citizen made it, to the minute.",
             ["office"],
             registry=registry,
         )

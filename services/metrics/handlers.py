@@ -36,12 +36,13 @@ async def observe(
         if taken_in is not state:
             tally.count(event.id, seen)
             after[seen.row_key] = taken_in
-    changed = {key: state for key, state in after.items() if state is not before.get(key)}
-    for key, state in changed.items():
-        tally.count_promise(key, before.get(key, NOTHING_SEEN), state)
-        open_requests.put(key, state)
-    await _write(changed, rows, requests, timezone)
+    for key, state in after.items():
+        was = before.get(key, NOTHING_SEEN)
+        tally.count_promise(key, was, state)
+        open_requests.move(key, was, state)
+    await _write({key: state for key, state in after.items() if state is not before.get(key)}, rows, requests, timezone)
     tally.written((event.id for _, event in events), after)
+    open_requests.written(after)
     return []
 
 

@@ -1,6 +1,8 @@
 """The requests that wait for an answer, as two gauges by office."""
 
+from collections import Counter
 from collections.abc import Collection as Names
+from collections.abc import Iterable
 from functools import partial
 
 from services.metrics.domain import RequestState
@@ -11,36 +13,76 @@ from shared.store.port import Collection
 UNASSIGNED = "unassigned"
 """The office of a request that routing has not decided on, or for which it found none."""
 
+MINUTE_SECONDS = 60
+
+Place = tuple[str, int]
+"""The office where a request waits, and the minute in which its citizen made it, since 1970."""
+
 
 class OpenRequests:
     """How many requests are open at each office, and the age of the oldest, computed when Prometheus asks.
 
-    Kept in memory, about 250 bytes for each open request, and read back from the store at the start.
+    Kept in memory as how many were made in which minute, so that a million of one day take no more room than a
+    thousand; an age is shown as up to a minute more than it is. Read back from the store at the start.
+
+    A request is moved before the store learns of it, as Tally counts it. If the write failed, the store may say or not
+    say so when the request comes again. So where it is shown is kept here until that is `written`.
     """
 
     def __init__(self, requests: Collection, *, clock: Clock, metrics: LatencyMetrics, offices: Names[str]) -> None:
         self._requests = requests
         self._clock = clock
         self._offices = offices
-        self._submitted: dict[str, dict[str, float]] = {office: {} for office in (*offices, OTHER, UNASSIGNED)}
-        for office, submitted in self._submitted.items():
-            metrics.open_requests.labels(office).set_function(submitted.__len__)
-            metrics.oldest_open_seconds.labels(office).set_function(partial(self._oldest_seconds, submitted))
+        self._waiting: dict[str, Counter[int]] = {office: Counter() for office in (*offices, OTHER, UNASSIGNED)}
+        self.unwritten: dict[str, Place | None] = {}
+        """Where requests are shown of which the store may not know it yet, by id."""
+        for office, minutes in self._waiting.items():
+            metrics.open_requests.labels(office).set_function(minutes.total)
+            metrics.oldest_open_seconds.labels(office).set_function(partial(self._oldest_seconds, minutes))
 
     async def load(self) -> None:
         """Read the open requests from the store. What closed long ago costs nothing: only open rows are due."""
+        for minutes in self._waiting.values():
+            minutes.clear()
+        self.unwritten.clear()
         async for row in self._requests.scan(due_only=True):
-            self.put(row.key, RequestState.from_json(row.body))
+            self._add(self._place(RequestState.from_json(row.body)))
 
-    def put(self, request_id: str, state: RequestState) -> None:
-        """Show the request where its state says, and nowhere else. Doing it again changes nothing."""
-        for submitted in self._submitted.values():
-            submitted.pop(request_id, None)
-        if state.is_open and state.submitted_at is not None:
-            office = UNASSIGNED if state.office is None else known(state.office, self._offices)
-            self._submitted[office][request_id] = state.submitted_at.timestamp()
+    def move(self, request_id: str, before: RequestState, after: RequestState) -> None:
+        """Show a request, which the store has in the state before, where the state after says."""
+        place = self._place(after)
+        shown = self.unwritten[request_id] if request_id in self.unwritten else self._place(before)
+        if place != shown:
+            self._remove(shown)
+            self._add(place)
+            self.unwritten[request_id] = place
 
-    def _oldest_seconds(self, submitted: dict[str, float]) -> float:
-        if not submitted:
+    def written(self, request_ids: Iterable[str]) -> None:
+        """The store has these requests as they were moved last."""
+        for request_id in request_ids:
+            self.unwritten.pop(request_id, None)
+
+    def _place(self, state: RequestState) -> Place | None:
+        if not state.is_open or state.submitted_at is None:
+            return None
+        office = UNASSIGNED if state.office is None else known(state.office, self._offices)
+        return office, int(state.submitted_at.timestamp()) // MINUTE_SECONDS
+
+    def _add(self, place: Place | None) -> None:
+        if place is not None:
+            office, minute = place
+            self._waiting[office][minute] += 1
+
+    def _remove(self, place: Place | None) -> None:
+        if place is not None:
+            office, minute = place
+            # It may not be there: another replica may have written of the request after this one had read the store.
+            if self._waiting[office][minute] > 1:
+                self._waiting[office][minute] -= 1
+            else:
+                del self._waiting[office][minute]
+
+    def _oldest_seconds(self, minutes: Counter[int]) -> float:
+        if not minutes:
             return 0.0
-        return max(0.0, self._clock.now().timestamp() - min(submitted.values()))
+        return max(0.0, self._clock.now().timestamp() - min(minutes) * MINUTE_SECONDS)

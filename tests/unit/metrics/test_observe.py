@@ -110,6 +110,7 @@ async def test_a_batch_whose_write_failed_counts_once_when_it_comes_again(
         assert observatory.value("guichet_requests_total", agency=CIVIL, outcome=outcome) == 1
     assert observatory.value("guichet_open_requests", office="counter-1") == 1
     assert observatory.tally.unwritten == set()
+    assert observatory.open_requests.unwritten == {}
 
 
 @pytest.mark.parametrize("failed_together", [False, True])
@@ -165,12 +166,64 @@ async def test_the_oldest_open_request_ages_by_itself_until_it_is_closed(
     assert observatory.value("guichet_oldest_open_request_seconds", office="counter-1") == 3660
 
 
+async def test_the_age_of_the_oldest_open_request_is_up_to_a_minute_more_than_it_is(
+    observatory: "Observatory", clock: ManualClock, story: "type[Story]", moment: Moment
+) -> None:
+    await observatory.observe(story(submitted_at=moment(59.5)).assigned())
+    clock.advance(timedelta(seconds=59.5))
+    assert observatory.value("guichet_oldest_open_request_seconds", office="counter-1") == 59.5
+
+
+async def test_requests_of_one_minute_are_told_apart_as_they_close(
+    observatory: "Observatory", story: "type[Story]"
+) -> None:
+    await observatory.observe(*[story(str(number)).assigned() for number in range(3)])
+    await observatory.observe(story("1").updated(Status.RESOLVED))
+    assert _open(observatory)["counter-1"] == 2
+    await observatory.observe(story("1").assigned(), story("1").updated(Status.RESOLVED))
+    assert _open(observatory)["counter-1"] == 2
+
+
+@pytest.mark.parametrize("written_all_the_same", [False, True])
+@pytest.mark.parametrize("order", permutations(range(3)))
+async def test_after_a_failed_write_a_request_waits_in_one_place_whichever_of_its_events_comes_first(
+    start: Start,
+    requests: Collection,
+    story: "type[Story]",
+    order: tuple[int, ...],
+    *,
+    written_all_the_same: bool,
+) -> None:
+    told = (story().accepted(), story().assigned(), story().updated(Status.RESOLVED))
+    await start(requests).observe(story("2").assigned())
+    observatory = start(FalteringCollection(requests, written_all_the_same))
+    await observatory.open_requests.load()
+    with pytest.raises(StoreUnavailable):
+        await observatory.observe(told[order[0]], told[order[1]])
+    for index in order:
+        await observatory.observe(told[index])
+        restarted = start(requests)
+        await restarted.open_requests.load()
+        assert _open(observatory) == _open(restarted)
+
+
+async def test_a_replica_that_missed_how_a_request_opened_does_not_count_below_zero_when_it_closes(
+    observatory: "Observatory", start: Start, requests: Collection, story: "type[Story]"
+) -> None:
+    relieving = start(requests)
+    await relieving.open_requests.load()
+    await observatory.observe(story().assigned())
+    await relieving.observe(story().updated(Status.RESOLVED))
+    await relieving.observe(story("2").assigned())
+    assert _open(relieving) == {"unassigned": 0, "counter-1": 1, "counter-2": 0, "other": 0}
+
+
 async def test_open_requests_are_known_again_after_a_restart(
     observatory: "Observatory", start: Start, requests: Collection, story: "type[Story]", moment: Moment
 ) -> None:
     await observatory.observe(
         story("1").accepted(),
-        story("2", submitted_at=moment(-100)).assigned(),
+        story("2", submitted_at=moment(-120)).assigned(),
         story("3").assigned(),
         story("3").updated(Status.RESOLVED),
         story("4").outcome(NotificationStatus.SENT, sent=moment(9)),
@@ -180,7 +233,7 @@ async def test_open_requests_are_known_again_after_a_restart(
     await restarted.open_requests.load()
     await restarted.open_requests.load()
     assert _open(restarted) == {"unassigned": 1, "counter-1": 1, "counter-2": 0, "other": 0}
-    assert restarted.value("guichet_oldest_open_request_seconds", office="counter-1") == 100
+    assert restarted.value("guichet_oldest_open_request_seconds", office="counter-1") == 120
     read = [row.key async for row in requests.scan(due_only=True)]
     assert sorted(read) == sorted([story("1").request_id, story("2").request_id])
 
