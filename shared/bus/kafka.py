@@ -49,6 +49,12 @@ POLL_MS = 20
 LINGER_MS = 20
 """How long records wait at the broker for others: what a batch costs, whatever its size, is the more at a low rate."""
 
+FETCH_BYTES = 64 * 1024
+"""As much is brought at once, less when it has waited for LINGER_MS; the more, the longer records may wait."""
+
+PARTITION_BYTES = 256 * 1024
+"""One partition's chunk is drained before the next one's turn: small chunks keep busy agencies from starving others."""
+
 PUBLISH_TIMEOUT_SECONDS = 10.0
 COMMIT_SECONDS = 0.1
 """How long a finished batch may wait to be committed with others: a commit costs the broker as much as a fetch."""
@@ -88,10 +94,7 @@ CONSUMER_OPTIONS: dict[str, Any] = {
     "heartbeat_interval_ms": 1000,
     "rebalance_timeout_ms": 60_000,
     "max_poll_interval_ms": 300_000,
-    # One partition's chunk is drained before the next one's turn: small chunks keep busy agencies from starving others.
-    "max_partition_fetch_bytes": 256 * 1024,
-    # As much is brought at once, less when it has waited for LINGER_MS.
-    "fetch_min_bytes": 64 * 1024,
+    "max_partition_fetch_bytes": PARTITION_BYTES,
 }
 
 Place = tuple[str, int]
@@ -585,6 +588,8 @@ class KafkaBus:
             max_records=BATCH_RECORDS,
             batch_timeout_ms=POLL_MS,
             fetch_max_wait_ms=linger_ms,
+            # Never more than one partition can give: where all that waits is in one, it would be held up.
+            fetch_min_bytes=min(FETCH_BYTES * linger_ms // LINGER_MS, PARTITION_BYTES),
             ack_policy=AckPolicy.MANUAL,
             listener=subscription,
             parser=parse,
