@@ -142,12 +142,13 @@ class _Load:
         """Make each call due at its time."""
         due, self._pacing = self._started, True
         while due < self._ends:
+            # Woken for each call, or for several that are due so soon after each other.
+            await asyncio.sleep(max(PACE_SECONDS, due - time.perf_counter()))
             now = time.perf_counter()
             while due <= min(now, self._ends):
                 self._due.append(due)
                 due += 1 / rate
             self._make()
-            await asyncio.sleep(PACE_SECONDS)
         self._pacing = False
 
     def answered(self, connection: _Connection, due: float, status: int) -> None:

@@ -1,8 +1,8 @@
 """A load of events on an agency's topic from a process of its own: `python -m benchmarks.kafka_load --rate 500 …`.
 
 Each event has its time beforehand, and carries it as its record's time: if the load itself is late, that counts. What
-is due within a few milliseconds goes to a partition in one piece, so that the load costs little: agencies have machines
-of their own. Prints what came of it as JSON.
+is due within some milliseconds goes to a partition in one piece, up to so much later, so that the load costs little:
+agencies have machines of their own. Prints what came of it as JSON.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from deploy.cli.starting import LOCAL_PARTITIONS
 from shared.contract.topics import agency_topic
 from shared.ids import partition_of
 
-PACE_SECONDS: Final = 0.005
+PACE_SECONDS: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
