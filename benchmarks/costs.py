@@ -28,7 +28,7 @@ from shared.store import open_store
 
 TOPICS: Final = (agency_topic(AGENCY), *(topic.name for topic in MESH_TOPICS))
 COLLECTIONS: Final[Mapping[str, Sequence[str]]] = {
-    "intake": ("claims", "requests", "references"),
+    "intake": ("claims", "requests"),
     "routing": ("decisions",),
     "notify": (
         "notifications_sms",

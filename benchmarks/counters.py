@@ -22,7 +22,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from faststream.kafka import KafkaMessage
 from starlette.applications import Starlette
 
-from benchmarks.stage.inputs import REFERENCE_SECRET, Inputs, chunks, make_inputs
+from benchmarks.stage.inputs import Inputs, chunks, make_inputs
 from services.intake.app import build_app as build_intake
 from services.intake.settings import IntakeSettings
 from services.metrics.app import build_app as build_metrics
@@ -209,7 +209,7 @@ def _build(stage: str, inputs: Inputs, directory: Path, store: Store) -> Starlet
     parts: dict[str, Any] = {"clock": ManualClock(NOW), "store": store}
     match stage:
         case "intake":
-            return build_intake(IntakeSettings(**common, reference_secret=REFERENCE_SECRET), **parts)
+            return build_intake(IntakeSettings(**common), **parts)
         case "routing":
             return build_routing(RoutingSettings(**common), **parts)
         case "notify":

@@ -42,7 +42,7 @@ ROUNDS_MAX: Final = 1
 START_SECONDS: Final = 60.0
 
 COLLECTIONS: Final[Mapping[str, Sequence[str]]] = {
-    "intake": ("claims", "requests", "references"),
+    "intake": ("claims", "requests"),
     "routing": ("decisions",),
     "notify": (SMS, EMAIL, UNREACHABLE),
 }
@@ -105,13 +105,13 @@ def _clones(rows: Sequence[Row]) -> Iterator[tuple[str, Document]]:
 
 
 def _earlier_key(key: str, number: int) -> str:
-    """What the number-th request might have instead, long before: ours begin with a time, an agency's numbers count
-    upwards, and its event ids and the citizens' references lie anywhere."""
+    """What the number-th request might have instead, long before: our ids begin with a time, and an agency's event
+    ids and the citizens' references lie anywhere."""
     agency, slash, own = key.rpartition("/")
     try:
         own_id = UUID(own)
     except ValueError:
-        return f"{agency}/{number:010}" if slash else reference_of(f"{number}", b"of no request")
+        return reference_of(f"{number}", b"of no request")
     if own_id.version == 8:
         return str(UUID(int=number << 80 | own_id.int & (1 << 80) - 1))
     return f"{agency}{slash}{uuid5(own_id, str(number))}"

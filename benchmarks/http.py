@@ -98,7 +98,6 @@ class _Door:
             KAFKA_BOOTSTRAP_SERVERS=self._kafka.bootstrap,
             JURISDICTION_DIR=str(self._jurisdiction),
             DATA_DIR=str(self._directory / f"data-{number}"),
-            REFERENCE_SECRET="only for requests that nobody made",  # noqa: S106
             HTTP_HOST=LOOPBACK,
             HTTP_PORT=str(port),
         )

@@ -21,7 +21,7 @@ from benchmarks.harness.report import Bench, Outcome, Table
 from benchmarks.harness.rounds import Figures, interleaved
 from benchmarks.harness.usage import usage
 from benchmarks.ledger import write_ledger
-from benchmarks.stage.inputs import REFERENCE_SECRET, chunks
+from benchmarks.stage.inputs import chunks
 from deploy.cli.starting import topics_of
 from deploy.jurisdictions import DJIBOUTI
 from deploy.local.kafka import KafkaCluster
@@ -31,6 +31,7 @@ from deploy.local.process import Process, module_argv, project_env
 from deploy.replay.jurisdiction import write_jurisdiction
 from services.intake.handlers import Intake, publication
 from services.intake.kafka import decoder
+from services.intake.references import References
 from shared.bus.port import Publication, Record
 from shared.clock import SystemClock
 from shared.contract.topics import agency_topic
@@ -164,9 +165,8 @@ async def _accepted(folder: Path, file: Path, *, mail: bool) -> list[Publication
         intake = Intake(
             claims=store.collection("claims"),
             requests=store.collection("requests"),
-            references=store.collection("references"),
             clock=clock,
-            reference_secret=REFERENCE_SECRET.encode(),
+            candidates=References(store.collection("secrets")).candidates,
         )
         found: list[Publication] = []
         for batch in chunks(islice(events, MESSAGES), BATCH):

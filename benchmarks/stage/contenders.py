@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.harness.rounds import Contender, Figures, Wrong
 from benchmarks.peers.environments import python_peer, streams_peer
-from benchmarks.stage.inputs import REFERENCE_SECRET, Inputs, office_and_due
+from benchmarks.stage.inputs import Inputs, office_and_due
 from benchmarks.stage.run import Program, run
 from benchmarks.stage.topics import Content, Topics
 from deploy.local.kafka import KafkaCluster
@@ -144,7 +144,6 @@ class Field:
             JURISDICTION_DIR=str(self._inputs.jurisdiction_dir),
             DATA_DIR=str(directory),
             LOG_LEVEL="warning",
-            REFERENCE_SECRET=REFERENCE_SECRET,
             SMPP_HOST=LOOPBACK,
             SMPP_PORT=nowhere,
             SMPP_SYSTEM_ID="nobody",

@@ -16,6 +16,7 @@ from deploy.replay.jurisdiction import write_jurisdiction
 from deploy.replay.steps import Step
 from services.intake.handlers import Intake, publication
 from services.intake.kafka import decoder
+from services.intake.references import References
 from services.routing.calendar import load_calendar
 from services.routing.domain import Calendar, Rules
 from services.routing.handlers import route
@@ -37,7 +38,6 @@ BATCH = 500
 STORE_FILE = "inputs.sqlite"
 """What intake and routing wrote of the inputs, in the benchmark's folder."""
 
-REFERENCE_SECRET = "only for requests that nobody made"  # noqa: S105
 BOOK_YEARS = (2022, 2032)
 
 
@@ -84,9 +84,8 @@ async def _accept(
     intake = Intake(
         claims=store.collection("claims"),
         requests=store.collection("requests"),
-        references=store.collection("references"),
         clock=clock,
-        reference_secret=REFERENCE_SECRET.encode(),
+        candidates=References(store.collection("secrets")).candidates,
     )
     submissions = (step for step in steps if step.kind == "submitted" and not step.duplicate)
     for batch in chunks(submissions, BATCH):

@@ -215,8 +215,6 @@ class LocalMesh:
         data = self.directory / "data" / service
         data.mkdir(parents=True, exist_ok=True)
         env = self._common_env() | {"DATA_DIR": str(data), "HTTP_PORT": str(self._ports[name])}
-        if service == "intake":  # nobody else makes or checks references
-            env["REFERENCE_SECRET"] = _kept_secret(self.directory / "reference-secret")
         env |= {**self._env, **more}
         return Process(name, self._argv(service), env=env, log_path=self.directory / f"{name}.log")
 
@@ -243,7 +241,7 @@ class LocalMesh:
 
     def _mongodb_database(self) -> str:
         """Each directory has databases of its own on a server that may serve others: a new mesh begins with none."""
-        return os.environ.get("MONGODB_DATABASE") or f"guichet_{_kept_secret(self.directory / 'mongodb-name')[:8]}"
+        return os.environ.get("MONGODB_DATABASE") or f"guichet_{_kept_name(self.directory / 'mongodb-name')}"
 
     def _write_state(self) -> None:
         file = self.directory / STATE_FILE
@@ -278,9 +276,8 @@ async def _is_ready(url: str) -> bool:
         return False
 
 
-def _kept_secret(file: Path) -> str:
-    """The secret in the file, made on first use. Only its owner may read it, from the start."""
+def _kept_name(file: Path) -> str:
+    """The name in the file, made on first use."""
     if not file.exists():
-        file.touch(mode=0o600, exist_ok=False)
-        file.write_text(secrets.token_hex(32))
+        file.write_text(secrets.token_hex(4))
     return file.read_text()

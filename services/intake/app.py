@@ -16,6 +16,7 @@ from services.intake.handlers import Intake, publication
 from services.intake.http import HttpDoor, PublishFirst, build_http
 from services.intake.kafka import decoder
 from services.intake.keys import Authenticator
+from services.intake.references import References
 from services.intake.settings import IntakeSettings
 from shared.bus.gather import Gatherer
 from shared.bus.loop import Handle
@@ -48,19 +49,16 @@ def build_doors(
     store: Store,
     publisher: Publisher,
     clock: Clock,
-    reference_secret: bytes,
     metrics: IntakeMetrics,
     failpoints: Failpoints = NONE,
 ) -> Doors:
     """Both doors of intake over these parts."""
     requests = store.collection("requests")
-    references = store.collection("references")
     intake = Intake(
         claims=store.collection("claims"),
         requests=requests,
-        references=references,
         clock=clock,
-        reference_secret=reference_secret,
+        candidates=References(store.collection("secrets")).candidates,
     )
 
     def count(verdicts: Sequence[Verdict]) -> None:
@@ -100,7 +98,6 @@ def build_doors(
         authenticator=Authenticator(jurisdiction),
         gatherer=gatherer,
         requests=requests,
-        references=references,
         clock=clock,
         phone_region=jurisdiction.phone_region,
     )
@@ -124,7 +121,6 @@ def build_app(
         store=service.store,
         publisher=service.publisher,
         clock=service.clock,
-        reference_secret=settings.reference_secret.get_secret_value().encode(),
         metrics=IntakeMetrics(service.registry),
         failpoints=service.failpoints,
     )

@@ -97,6 +97,12 @@ class RequestState(Part, frozen=True, kw_only=True):
     changes: tuple[AppliedChange, ...] = ()
 
     @property
+    def own_key(self) -> str:
+        """By which its agency knows the request."""
+        card = self.accepted.data.request
+        return own_key(card.agency, card.agency_reference)
+
+    @property
     def status(self) -> Status:
         """Where the request stands."""
         return self.changes[-1].status if self.changes else Status.RECEIVED
@@ -127,7 +133,7 @@ def own_key(agency: str, number: str) -> str:
 
 
 def open_request(
-    received: Received, event: Submission, *, request_id: str, reference: str, timeline: Timeline
+    received: Received, event: Submission, reference: str, *, request_id: str, timeline: Timeline
 ) -> RequestState:
     """The state of a request that is told of for the first time."""
     data = event.data

@@ -1,7 +1,8 @@
 """Events from agencies in, verdicts out. The same for every door, and the same again for a batch that comes twice."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -19,7 +20,6 @@ from services.intake.domain import (
     reject,
     updated_event,
 )
-from services.intake.reference import reference_of
 from services.intake.validation import Refused
 from shared.bus.port import Publication
 from shared.clock import Clock
@@ -27,20 +27,26 @@ from shared.contract import topics
 from shared.contract.events import Problem, RequestAccepted, RequestUpdated
 from shared.contract.reasons import Reason
 from shared.ids import request_id
-from shared.store.port import Change, Collection, Document, StoreUnavailable
+from shared.store.port import Change, Collection, Document, Row, StoreUnavailable
 
 MAX_TRIES = 10
+
+Candidates = Callable[[Iterable[str], int], Awaitable[dict[str, str]]]
+"""The reference that each of these requests, named by own keys, may have at an attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """Decides batches of received events. Every step may be repeated from any point to the same effect."""
+    """Decides batches of received events. Every step may be repeated from any point to the same effect.
+
+    A request is kept under its reference: its first candidate under which no other request stood before it. Rows are
+    never taken away, so whoever looks for it by the same candidates finds it there.
+    """
 
     claims: Collection
     requests: Collection
-    references: Collection
     clock: Clock
-    reference_secret: bytes
+    candidates: Candidates
 
     async def decide(self, batch: Sequence[Received]) -> list[Verdict]:
         """One verdict for each event, in order. What an event id stood for first, it stands for.
@@ -114,25 +120,22 @@ class Intake:
         if not pending:
             return
         keys = {index: own_key(batch[index].agency, event.data.agency_reference) for index, event in pending}
-        references = await self._references(set(keys.values()))
         accepted_at = self.clock.now()
-        proposed: dict[str, RequestState] = {}
+        openings: dict[str, Callable[[str], RequestState]] = {}
         for index, event in pending:
-            if keys[index] not in proposed:
-                proposed[keys[index]] = open_request(
+            if keys[index] not in openings:
+                openings[keys[index]] = partial(
+                    open_request,
                     batch[index],
                     event,
                     request_id=request_id(batch[index].agency, event.data.agency_reference, accepted_at),
-                    reference=references[keys[index]],
                     timeline=claims[index].timeline.at(accepted=accepted_at),
                 )
-        rows = await self.requests.insert_new({key: Document(state.to_json()) for key, state in proposed.items()})
-        standing = {key: RequestState.from_json(row.body) for key, row in rows.items()}
+        states, decided = await self._open(openings)
         refusals: dict[int, Problem] = {}
-        decided: set[str] = set(standing)
         for index, event in pending:
             key = keys[index]
-            state = standing.get(key) or proposed[key]
+            state = states[key]
             if state.opened_by == event.id:
                 verdicts[index] = Verdict(batch[index], "accepted", state.accepted, repeated=key in decided)
                 decided.add(key)
@@ -147,14 +150,13 @@ class Intake:
         verdicts: dict[int, Verdict],
     ) -> None:
         keys = {index: own_key(batch[index].agency, event.data.agency_reference) for index, event in changes}
-        rows = await self.requests.get_many(set(keys.values()))
-        unknown = {index for index, key in keys.items() if key not in rows}
+        standing = await self._standing(keys.values())
+        unknown = {index for index, key in keys.items() if key not in standing}
         claims = await self._claim(batch, changes, verdicts, unknown=unknown)
         pending = [(index, event) for index, event in changes if index in claims]
         refusals: dict[int, Problem] = {}
         for _ in range(MAX_TRIES):
-            states = {key: RequestState.from_json(row.body) for key, row in rows.items()}
-            before = dict(states)
+            states = {key: state for key, (_, state) in standing.items()}
             decided: dict[int, Verdict] = {}
             refused: dict[int, Problem] = {}
             updated_at = self.clock.now()
@@ -173,36 +175,61 @@ class Intake:
                     place = len(state.changes) - 1
                 decided[index] = Verdict(batch[index], "updated", updated_event(state, place), repeated=repeated)
             altered = {
-                key: Change(rows[key].version, states[key].to_json()) for key in rows if states[key] != before[key]
+                row.key: Change(row.version, states[key].to_json())
+                for key, (row, before) in standing.items()
+                if states[key] != before
             }
             won = await self.requests.compare_and_set(altered) if altered else set()
             # Another replica changed these in between, or knew a request that was not there yet when they were read.
-            again = (altered.keys() - won) | ({keys[index] for index, _ in pending} - rows.keys())
+            lost = altered.keys() - won
+            again = {key for key, (row, _) in standing.items() if row.key in lost}
+            again |= {keys[index] for index, _ in pending} - standing.keys()
             verdicts.update({index: verdict for index, verdict in decided.items() if keys[index] not in again})
             refusals.update({index: problem for index, problem in refused.items() if keys[index] not in again})
             pending = [(index, event) for index, event in pending if keys[index] in again]
             if not pending:
                 break
-            rows = await self.requests.get_many(again)
+            standing = await self._standing(again)
         if pending:
             raise StoreUnavailable(f"{len(pending)} requests kept changing under {MAX_TRIES} tries")
         await self._reject(batch, refusals, claims, verdicts)
 
-    async def _references(self, keys: set[str]) -> dict[str, str]:
-        """A reference for each request; the same on every delivery, and never one that another request has."""
-        found: dict[str, str] = {}
-        wanting = sorted(keys)
+    async def _open(
+        self, openings: Mapping[str, Callable[[str], RequestState]]
+    ) -> tuple[dict[str, RequestState], set[str]]:
+        """The state of each request by its own key, and which of them stood before; the others are opened."""
+        states: dict[str, RequestState] = {}
+        stood: set[str] = set()
         for attempt in range(MAX_TRIES):
-            candidates = {reference_of(one, self.reference_secret, attempt): one for one in wanting}
-            standing = await self.references.insert_new(
-                {key: Document(one.encode()) for key, one in candidates.items()}
+            references = await self.candidates([key for key in openings if key not in states], attempt)
+            proposed = {reference: openings[key](reference) for key, reference in references.items()}
+            rows = await self.requests.insert_new(
+                {reference: Document(state.to_json()) for reference, state in proposed.items()}
             )
-            owners = candidates | {key: row.body.decode() for key, row in standing.items()}
-            found.update({owners[key]: key for key, one in candidates.items() if owners[key] == one})
-            wanting = [one for one in wanting if one not in found]
+            under = proposed | {reference: RequestState.from_json(row.body) for reference, row in rows.items()}
+            for key, reference in references.items():
+                if under[reference].own_key == key:
+                    states[key] = under[reference]
+                    if reference in rows:
+                        stood.add(key)
+            if len(states) == len(openings):
+                return states, stood
+        raise RuntimeError(f"no free reference for {len(openings) - len(states)} requests after {MAX_TRIES} attempts")
+
+    async def _standing(self, keys: Iterable[str]) -> dict[str, tuple[Row, RequestState]]:
+        """The rows of the requests there are, by own key. Behind a candidate that is free there is none."""
+        found: dict[str, tuple[Row, RequestState]] = {}
+        wanting = set(keys)
+        for attempt in range(MAX_TRIES):
+            references = await self.candidates(wanting, attempt)
+            rows = await self.requests.get_many(set(references.values()))
+            under = {reference: (row, RequestState.from_json(row.body)) for reference, row in rows.items()}
+            wanting = {key for key, reference in references.items() if reference in under}
+            found |= {key: under[references[key]] for key in wanting if under[references[key]][1].own_key == key}
+            wanting -= found.keys()
             if not wanting:
-                return found
-        raise RuntimeError(f"no free reference for {len(wanting)} requests after {MAX_TRIES} attempts")
+                break
+        return found
 
     async def _reject(
         self,

@@ -90,14 +90,12 @@ class HttpDoor:
         authenticator: Authenticator,
         gatherer: Gatherer[Received, Verdict],
         requests: Collection,
-        references: Collection,
         clock: Clock,
         phone_region: str,
     ) -> None:
         self._authenticator = authenticator
         self._gatherer = gatherer
         self._requests = requests
-        self._references = references
         self._clock = clock
         self._phone_region = phone_region
 
@@ -134,9 +132,7 @@ class HttpDoor:
         wanted = normalise(reference)
         if wanted is None:
             refuse(Reason.NOT_FOUND, "this is no reference: it has a wrong length or check character")
-        pointer = (await self._references.get_many([wanted])).get(wanted)
-        key = pointer.body.decode() if pointer else ""
-        row = (await self._requests.get_many([key])).get(key) if pointer else None
+        row = (await self._requests.get_many([wanted])).get(wanted)
         state = RequestState.from_json(row.body) if row else None
         if state is None or state.accepted.data.request.agency != agency.id:
             refuse(Reason.NOT_FOUND, "this agency has no request of this reference")

@@ -1,14 +1,7 @@
-"""Settings of intake."""
-
-from pydantic import Field, SecretStr
+"""Settings of intake: those that all have."""
 
 from shared.settings import ServiceSettings
 
 
 class IntakeSettings(ServiceSettings):
-    """What intake needs beyond what every service has."""
-
-    reference_secret: SecretStr = Field(
-        min_length=16,
-        description="Key from which citizens' references are made. Keep it secret. A new one changes only new ones.",
-    )
+    """Who the agencies are stands in the jurisdiction's folder, so intake needs nothing of its own."""

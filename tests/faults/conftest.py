@@ -127,7 +127,6 @@ class Crew:
             DATA_DIR=str(data),
             HTTP_HOST=LOOPBACK,
             HTTP_PORT=str(port),
-            REFERENCE_SECRET="a secret of the tests",
         )
         whole.pop("MONGODB_URL", None)
         log = self._directory / f"{service}-{number}.log"

@@ -167,7 +167,6 @@ async def _serve(directory: Path, listener: socket.socket, opened: Future[tuple[
         store=store,
         publisher=MemoryPublisher(),
         clock=ManualClock(NOW),
-        reference_secret=b"a secret of the tests",
         metrics=IntakeMetrics(CollectorRegistry()),
     )
     gathering = asyncio.create_task(doors.gatherer.run())

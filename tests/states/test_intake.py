@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -49,6 +49,11 @@ def written(event_id: str, kind: str, time: str, data: dict[str, str]) -> Agency
 agency_events = st.lists(submissions() | changes(), min_size=1, max_size=4)
 
 
+async def few_references(keys: Iterable[str], attempt: int) -> dict[str, str]:
+    """Of three requests two want the same reference first, and the third what they want next."""
+    return {key: f"reference-{int(key.rpartition('/')[2]) // 2 + attempt}" for key in keys}
+
+
 class IntakeOfAnAgency(Replicated):
     """An agency writes what it likes, under event ids that it uses again by mistake."""
 
@@ -58,9 +63,8 @@ class IntakeOfAnAgency(Replicated):
         intake = Intake(
             claims=store.collection("claims"),
             requests=store.collection("requests"),
-            references=store.collection("references"),
             clock=self.clock,
-            reference_secret=b"a secret of the tests",
+            candidates=few_references,
         )
 
         async def handle(batch: Any) -> list[Publication]:
@@ -98,6 +102,8 @@ class IntakeOfAnAgency(Replicated):
         taken = self.each_event_id_stands_for_one_body_and_has_one_verdict(accepted, updated, rejected)
         requests = [event.data.request.request_id for event in accepted]
         assert len(set(requests)) == len(requests), "a request was opened twice"
+        references = [event.data.request.reference for event in accepted]
+        assert len(set(references)) == len(references), "two requests have one reference"
         for request_id in requests:
             self.its_changes_follow_each_other([each for each in updated if each.subject == request_id], taken)
         assert {event.subject for event in updated} <= set(requests)

@@ -196,7 +196,6 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
         store=store,
         publisher=publisher,
         clock=ManualClock(NOW),
-        reference_secret=b"a secret of the tests",
         metrics=metrics,
     )
     gathering = asyncio.create_task(doors.gatherer.run())

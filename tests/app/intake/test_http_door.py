@@ -456,7 +456,6 @@ async def test_a_call_before_the_service_runs_is_told_to_come_again_and_does_not
         authenticator=Authenticator(client.jurisdiction),
         gatherer=Gatherer(never, patience_seconds=0.01),
         requests=client.store.collection("requests"),
-        references=client.store.collection("references"),
         clock=SystemClock(),
         phone_region="DJ",
     )

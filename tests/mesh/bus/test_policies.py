@@ -33,7 +33,6 @@ def settings_of(name: str, data_dir: Path) -> ServiceSettings:
         "kafka_bootstrap_servers": f"{LOOPBACK}:1",
         "data_dir": data_dir,
         "jurisdiction_dir": JURISDICTION,
-        "reference_secret": "a secret of this test",
         "smpp": {"host": LOOPBACK, "system_id": "test", "password": "test"},
         "smtp": {"host": LOOPBACK},
     }

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,12 +89,6 @@ async def test_every_part_runs_every_service_is_told_where_and_afterwards_nothin
         assert await listens(int(notify["SMPP_PORT"]))
         assert await listens(int(notify["SMTP_PORT"]))
 
-        secret = tmp_path / "reference-secret"
-        assert intake["REFERENCE_SECRET"] == secret.read_text()
-        assert len(secret.read_text()) == 64
-        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
-        assert "REFERENCE_SECRET" not in notify
-
         state = running(tmp_path)
         assert state
         assert state["pid"] == os.getpid()
@@ -145,7 +138,7 @@ async def test_a_service_comes_back_where_it_was_after_a_kill(tmp_path: Path) ->
         await mesh.restart("intake")
         assert mesh.ended() == []
         after = await told(mesh, "intake")
-        same = ("HTTP_PORT", "DATA_DIR", "REFERENCE_SECRET")
+        same = ("HTTP_PORT", "DATA_DIR")
         assert [after[name] for name in same] == [before[name] for name in same]
         assert after["PID"] != before["PID"]
         state = running(tmp_path)
@@ -154,13 +147,13 @@ async def test_a_service_comes_back_where_it_was_after_a_kill(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("elsewhere")
-async def test_replicas_have_ports_and_logs_of_their_own_and_share_data_and_secrets(tmp_path: Path) -> None:
+async def test_replicas_have_ports_and_logs_of_their_own_and_share_data(tmp_path: Path) -> None:
     mesh = LocalMesh(
         tmp_path, tmp_path, apply_topics=nothing, argv=stand_in, services=("intake",), replicas={"intake": 2}
     )
     async with mesh:
         first, second = await told(mesh, "intake"), await told(mesh, "intake-2")
-        assert [first[name] == second[name] for name in ("DATA_DIR", "REFERENCE_SECRET")] == [True, True]
+        assert first["DATA_DIR"] == second["DATA_DIR"]
         assert [first[name] == second[name] for name in ("HTTP_PORT", "PID")] == [False, False]
         assert mesh.logs["intake-2"] == tmp_path / "intake-2.log"
         state = running(tmp_path)

@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ from msgspec import convert
 from services.intake.agency_event import AgencyEvent, StatusChange, Submission
 from services.intake.domain import Received, Verdict
 from services.intake.handlers import Intake, publication
+from services.intake.reference import reference_of
 from shared.bus.port import Publication
 from shared.clock import ManualClock
 from shared.contract.agency import RequestSubmitted, StatusChanged
@@ -68,6 +69,11 @@ class Agency:
         )
 
 
+async def candidates(keys: Iterable[str], attempt: int) -> dict[str, str]:
+    """References under a secret that is known beforehand."""
+    return {key: reference_of(key, SECRET, attempt) for key in keys}
+
+
 @dataclass
 class Desk:
     """An intake over a store."""
@@ -80,9 +86,8 @@ class Desk:
         return Intake(
             claims=self.store.collection("claims"),
             requests=self.store.collection("requests"),
-            references=self.store.collection("references"),
             clock=self.clock,
-            reference_secret=SECRET,
+            candidates=candidates,
         )
 
     async def decide(self, *batch: Received) -> list[Verdict]:

@@ -1,7 +1,7 @@
 """What intake decides, on a real store file."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Collection as Keys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -50,6 +50,14 @@ def updated(verdict: Verdict) -> RequestUpdated:
 def rejected(verdict: Verdict) -> RequestRejected:
     assert isinstance(verdict.event, RequestRejected)
     return verdict.event
+
+
+async def stand_under(desk: "Desk", references: Sequence[str], submission: Received) -> None:
+    """Let a request stand under references that it does not have, as another's would after a collision."""
+    await desk.decide(submission)
+    requests = desk.store.collection("requests")
+    (row,) = [row async for row in requests.scan()]
+    await requests.insert_new({reference: Document(row.body) for reference in references})
 
 
 def at_offset(received: Received, offset: int) -> Received:
@@ -282,13 +290,47 @@ async def test_a_request_ends_after_its_hundredth_change_and_no_sooner(desk: "De
 
 async def test_a_reference_that_another_request_has_is_not_given_again(desk: "Desk", agency: Agencies) -> None:
     wanted = [reference_of(own_key("cnss", "1"), SECRET, attempt) for attempt in range(3)]
-    references = desk.store.collection("references")
-    await references.insert_new({reference: Document(b"someone else's") for reference in wanted[:2]})
+    await stand_under(desk, wanted[:2], agency("edd").submits())
     first = await desk.decide(agency().submits())
     assert accepted(first[0]).data.request.reference == wanted[2]
     assert told(await desk.decide(agency().submits())) == told(first)
-    owner = (await references.get_many([wanted[2]]))[wanted[2]]
-    assert owner.body.decode() == own_key("cnss", "1")
+    later = await desk.decide(agency().submits(event_id="later"), agency().changes(Status.RESOLVED))
+    assert outcomes(later) == [Reason.DUPLICATE_REQUEST, "updated"]
+    assert updated(later[1]).data.request.reference == wanted[2]
+
+
+async def test_a_change_is_not_applied_to_another_request_that_stands_where_its_own_would(
+    desk: "Desk", agency: Agencies
+) -> None:
+    await stand_under(desk, [reference_of(own_key("cnss", "1"), SECRET)], agency("edd").submits())
+    assert outcomes(await desk.decide(agency().changes(Status.RESOLVED))) == [Reason.UNKNOWN_REQUEST]
+
+
+async def test_two_requests_of_a_batch_that_want_one_reference_get_two(desk: "Desk", agency: Agencies) -> None:
+    async def the_same_ones(keys: Iterable[str], attempt: int) -> dict[str, str]:
+        return dict.fromkeys(keys, f"reference-{attempt}")
+
+    intake = replace(desk.intake, candidates=the_same_ones)
+    batch = [
+        *(agency().submits("1"), agency().submits("2")),
+        *(agency().changes(Status.IN_PROGRESS, "1"), agency().changes(Status.RESOLVED, "2")),
+    ]
+    first = await intake.decide(batch)
+    opened = [accepted(verdict).data.request for verdict in first[:2]]
+    changed = [updated(verdict).data.request for verdict in first[2:]]
+    assert {card.reference for card in opened} == {"reference-0", "reference-1"}
+    assert [card.to_json() for card in changed] == [card.to_json() for card in opened]
+    assert told(await intake.decide(batch)) == told(first)
+
+
+async def test_an_intake_without_a_free_reference_takes_nothing(desk: "Desk", agency: Agencies) -> None:
+    async def only_one(keys: Iterable[str], _attempt: int) -> dict[str, str]:
+        return dict.fromkeys(keys, "reference")
+
+    intake = replace(desk.intake, candidates=only_one)
+    await intake.decide([agency().submits("1")])
+    with pytest.raises(RuntimeError, match="no free reference for 1 requests"):
+        await intake.decide([agency().submits("2")])
 
 
 class Crash(Exception):
@@ -333,7 +375,7 @@ class Crashing:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
 @pytest.mark.parametrize("writes", [0, 1])
-@pytest.mark.parametrize("name", ["claims", "references", "requests"])
+@pytest.mark.parametrize("name", ["claims", "requests"])
 async def test_a_crash_at_any_write_leaves_a_batch_that_can_be_decided_again(
     desk: "Desk", agency: Agencies, name: str, writes: int, after: bool
 ) -> None:
