@@ -26,7 +26,12 @@ joiners and isolates can't."""
 
 _PLAIN_TEXT = re.compile(rf"[^\\{FORBIDDEN}{COMBINING}]*")
 _PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
+_QUOTE_BY_NUMBER = b"\\u0022"
+_ESCAPE = re.compile(rb"\\(.)")
+_LINE_ENDS = frozenset({b"n", b"r", b"t"})
+_TEXT_ESCAPES = frozenset({b'"', b"\\"}) | _LINE_ENDS
 _ENCODER = Encoder()
+_UNWRITABLE = (MsgspecError, ValueError, OverflowError, RecursionError)
 
 
 class NotPlain(Exception):
@@ -34,15 +39,15 @@ class NotPlain(Exception):
 
 
 def plain_json(body: bytes) -> Any:
-    """The JSON value in these bytes, if it is written without escapes and no object has a key twice; else NotPlain."""
-    if b"\\" in body:
+    """The JSON value in these bytes, if no object has a key twice; else NotPlain, and for a quote that hides."""
+    if _QUOTE_BY_NUMBER in body:
         raise NotPlain
     try:
         value = decode(body)
         written = _ENCODER.encode(value)
-    except (MsgspecError, ValueError, OverflowError, RecursionError):
+    except _UNWRITABLE:
         raise NotPlain from None
-    # Without escapes each text and each key has two quotes. A key that was there twice has left some behind.
+    # Each text and each key has two quotes and those in it. A key that was there twice has left some behind.
     if written.count(b'"') != body.count(b'"'):
         raise NotPlain
     return value
@@ -58,6 +63,9 @@ def is_plain_text(body: bytes) -> bool:
 
 def plain_event(value: Any, body: bytes, *, now: datetime, phone_region: str) -> AgencyEvent:
     """The event that a JSON value says, if it is certainly valid, else NotPlain; `body` is the same value as bytes."""
+    line_ends = 0
+    if b"\\" in body:
+        body, line_ends = _without_escapes(value)
     try:
         if not is_plain_text(body) or not _PLAIN_TIME.fullmatch(value["time"]):
             raise NotPlain
@@ -65,6 +73,8 @@ def plain_event(value: Any, body: bytes, *, now: datetime, phone_region: str) ->
         moment = utc(event.time)
     except (MsgspecError, KeyError, TypeError, ValueError):
         raise NotPlain from None
+    if line_ends and line_ends != _line_ends_allowed(event):
+        raise NotPlain
     if moment.year < EARLIEST_YEAR or moment > now + FUTURE_TOLERANCE:
         raise NotPlain
     if moment is not event.time:
@@ -74,6 +84,25 @@ def plain_event(value: Any, body: bytes, *, now: datetime, phone_region: str) ->
     if event.data.status is Status.RECEIVED:
         raise NotPlain
     return event
+
+
+def _without_escapes(value: Any) -> tuple[bytes, int]:
+    """The JSON of a value with every character as itself, and how many line ends and tabs were left out of it."""
+    try:
+        written = _ENCODER.encode(value)
+    except _UNWRITABLE:
+        raise NotPlain from None
+    # What is still an escape can't be written otherwise: quotes, backslashes, and control characters.
+    escapes = _ESCAPE.findall(written)
+    if not _TEXT_ESCAPES.issuperset(escapes):
+        raise NotPlain
+    return _ESCAPE.sub(b"", written), sum(escape in _LINE_ENDS for escape in escapes)
+
+
+def _line_ends_allowed(event: AgencyEvent) -> int:
+    """How many line ends and tabs there are where a text may have several lines."""
+    text = event.data.description if isinstance(event, Submission) else event.data.note
+    return sum(map((text or "").count, "\n\r\t"))
 
 
 def _with_normal_contacts(event: Submission, region: str) -> Submission:

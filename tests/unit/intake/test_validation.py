@@ -821,7 +821,10 @@ def test_what_is_written_again_for_a_part_of_a_batch_says_the_same(value: Any) -
     assert read_json(write_json(first)) == first
 
 
-TEXT = st.text(st.characters(codec="utf-8", categories=("L", "N", "Zs")), min_size=1, max_size=60)
+LINES = 'She said: "all of C:\\temp",\r\n\tand left — déjà vu 😀'
+TEXT = st.text(
+    st.characters(codec="utf-8", categories=("L", "N", "Zs")) | st.sampled_from('"\\/'), min_size=1, max_size=60
+)
 TOKEN = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=64)
 VALID = st.builds(
     lambda event_id, time, data: submitted() | {"id": event_id, "time": time.isoformat(), "data": data},
@@ -861,15 +864,32 @@ def test_a_valid_event_always_passes_the_same_in_any_writing(event: JsonObject) 
     assert check_event(event, write_json(event), now=NOW, phone_region="DJ") == plain
 
 
-@given(VALID)
-def test_a_valid_event_without_escapes_needs_no_closer_look(event: JsonObject) -> None:
-    body = json.dumps(event, ensure_ascii=False).encode()
-    if b"\\" not in body:
-        assert plain_event(plain_json(body), body, now=NOW, phone_region="DJ") == read(body)
+@given(VALID, st.booleans())
+def test_a_valid_event_needs_no_closer_look_with_or_without_escapes(event: JsonObject, escaped: bool) -> None:
+    body = json.dumps(event, ensure_ascii=escaped).encode()
+    assert plain_event(plain_json(body), body, now=NOW, phone_region="DJ") == read(body)
+
+
+def test_a_text_of_several_lines_needs_no_closer_look() -> None:
+    for event in (put(submitted(), "data/description", LINES), put(changed(), "data/note", LINES)):
+        assert plain_event(plain_json(body := encoded(event)), body, now=NOW, phone_region="DJ") == read(body)
+
+
+@pytest.mark.parametrize(("path", "text"), [("data/applicant/name", "a\nb"), ("data/description", "a\u0000")])
+def test_what_an_escape_hides_is_looked_at_closer(path: str, text: str) -> None:
+    body = encoded(put(put(submitted(), "data/description", LINES), path, text))
+    with pytest.raises(NotPlain):
+        plain_event(plain_json(body), body, now=NOW, phone_region="DJ")
+    with pytest.raises(Refused):
+        read(body)
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"a":1,"a":1}', b'[{"a":{"b":"x","b":"y"}}]', b'{"a":"b\\u0020c"}', b"1e400", b"[1,]", b"\xff"]
+    "body",
+    [
+        *(b'{"a":1,"a":1}', b'[{"a":{"b":"x","b":"y"}}]', b'{"a":1,"\\u0061":1}', b'{"a":"\\u0022","b":1,"b":2}'),
+        *(b'"\\ud800"', b'"\\udfffx"', b'"\\x"', b"1e400", b"[1,]", b"\xff"),
+    ],
 )
 def test_what_is_not_plain_json_is_left_to_the_closer_look(body: bytes) -> None:
     with pytest.raises(NotPlain):
@@ -917,6 +937,18 @@ RAW_TEXTS = (
     "é" * 200,
     "’—",
     "\x7f",
+    "\\u00e9\\u0301",
+    "\\ud83d\\ude00",
+    "\\ud83d",
+    "\\u202e",
+    "\\u0000",
+    "\\\\u0000",
+    "a\\n\\tb",
+    "a\\\\n\\r",
+    '\\"\\\\\\/',
+    "\\u0022",
+    "\\u007f",
+    "\\b",
 )
 
 
