@@ -1,10 +1,10 @@
 """The number a citizen is given: can't be guessed, is easy to read out, and shows a slip of the pen.
 
-Twelve characters of Crockford's alphabet (no I, L, O, U) in three groups: 55 bits of an HMAC and one check character.
+Twelve characters of Crockford's alphabet (no I, L, O, U) in three groups: 55 bits of a keyed BLAKE2b, a third of the
+work of an HMAC, and one check character.
 """
 
-import hashlib
-import hmac
+from hashlib import blake2b
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _DOUBLED = tuple((value << 1) ^ (0b100101 if value & 0b10000 else 0) for value in range(32))
@@ -13,16 +13,23 @@ _DOUBLED = tuple((value << 1) ^ (0b100101 if value & 0b10000 else 0) for value i
 _VALUES = {character: value for value, character in enumerate(ALPHABET)}
 _READ_AS = str.maketrans({"I": "1", "L": "1", "O": "0", "-": None, " ": None, "\u200e": None})
 _PAYLOAD_LENGTH = 11
-_SHIFTS = tuple(5 * place for place in reversed(range(_PAYLOAD_LENGTH)))
+_PAIRS = tuple(first + second for first in ALPHABET for second in ALPHABET)
+_PAIRS_DOUBLED = tuple(_DOUBLED[_DOUBLED[pair >> 5] ^ (pair & 31)] for pair in range(1024))
+"""What `_check` makes of two values at once, written as one number."""
 
 
 def reference_of(key: str, secret: bytes, attempt: int = 0) -> str:
-    """The reference of the request under a key, like `7K3M-9XQ2-HTB4`. A further attempt gives another."""
-    digest = hmac.digest(secret, f"{key}\n{attempt}".encode(), hashlib.sha256)
-    bits = int.from_bytes(digest[:7]) >> 1
-    payload = [bits >> shift & 31 for shift in _SHIFTS]
-    characters = "".join([ALPHABET[value] for value in payload]) + ALPHABET[_check(payload)]
-    return f"{characters[:4]}-{characters[4:8]}-{characters[8:]}"
+    """The reference of the request under a key, like `7K3M-9XQ2-HTB4`. A further attempt gives another.
+
+    The secret has at most 64 bytes.
+    """
+    bits = int.from_bytes(blake2b(f"{key}\n{attempt}".encode(), key=secret, digest_size=7).digest()) >> 1
+    a, b, c, d, e = bits >> 45, bits >> 35 & 1023, bits >> 25 & 1023, bits >> 15 & 1023, bits >> 5 & 1023
+    last, total = bits & 31, 0
+    for pair in (a, b, c, d, e):
+        total = _PAIRS_DOUBLED[total << 5 ^ pair]
+    check = _DOUBLED[total ^ last]
+    return f"{_PAIRS[a]}{_PAIRS[b]}-{_PAIRS[c]}{_PAIRS[d]}-{_PAIRS[e]}{_PAIRS[last << 5 | check]}"
 
 
 def normalise(written: str) -> str | None:
