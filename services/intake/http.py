@@ -12,9 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel
-from starlette.datastructures import Headers
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,7 +32,6 @@ from services.intake.openapi import (
     BatchResult,
     EventResult,
     ProblemDetails,
-    ProblemView,
     RequestView,
     StatusStep,
     complete,
@@ -45,7 +42,7 @@ from shared.bus.gather import Gatherer
 from shared.bus.port import Unavailable
 from shared.clock import Clock
 from shared.contract.agency import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_EVENT_BYTES
-from shared.contract.events import Door, Problem, RequestRejected
+from shared.contract.events import Door, Part, Problem, RequestRejected
 from shared.contract.reasons import MEANINGS, Reason
 from shared.jurisdiction import Agency
 from shared.log import get_logger
@@ -58,6 +55,9 @@ ROUTES = frozenset({EVENTS, REQUEST})
 RETRY_AFTER_SECONDS = 5
 
 log = get_logger(__name__)
+
+Fields = Sequence[tuple[bytes, bytes]]
+"""The headers of a call as they came, their names in lower case."""
 
 _STATUS_OF = {
     Reason.EMPTY: 400,
@@ -99,19 +99,20 @@ class HttpDoor:
         self._clock = clock
         self._phone_region = phone_region
 
-    async def publish(self, request: Request) -> Response:
+    async def publish(self, scope: Scope, receive: Receive) -> Response:
         """The answer to a call with one event (structured or binary mode) or a batch of up to 500."""
-        return await _answered(self._publish(request))
+        return await _answered(self._publish(scope["headers"], receive))
 
-    async def view(self, request: Request, reference: str) -> Response:
+    async def view(self, scope: Scope, reference: str) -> Response:
         """A request, to the agency that owns it; to any other it does not exist."""
-        return await _answered(self._view(request, reference))
+        return await _answered(self._view(_first(scope["headers"]), reference))
 
-    async def _publish(self, request: Request) -> Response:
-        agency = self._authenticated(request)
+    async def _publish(self, fields: Fields, receive: Receive) -> Response:
+        headers = _first(fields)
+        agency = self._authenticated(headers)
         received_at = self._clock.now()
-        kind = _media_type(request.headers)
-        body = await _body(request, MAX_BATCH_BYTES if kind == BATCH else MAX_EVENT_BYTES)
+        kind = _media_type(headers)
+        body = await _body(headers, receive, MAX_BATCH_BYTES if kind == BATCH else MAX_EVENT_BYTES)
 
         def received(event: AgencyEvent | Refused, content: bytes) -> Received:
             fingerprint = "http/" + hashlib.sha256(content).hexdigest()
@@ -122,13 +123,13 @@ class HttpDoor:
             results = [_result(verdict) for verdict in await self._decided(batch)]
             accepted = all(result.status == 202 for result in results)
             return _json(BatchResult(results=results), 202 if accepted else 207)
-        verdict = (await self._decided([received(*self._read(request.headers, kind, body))]))[0]
+        verdict = (await self._decided([received(*self._read(fields, kind, body))]))[0]
         if verdict.problems:
             return _problem(verdict.problems, event_id=verdict.received.event_id)
         return _json(_result(verdict), 202)
 
-    async def _view(self, request: Request, reference: str) -> Response:
-        agency = self._authenticated(request)
+    async def _view(self, headers: Mapping[bytes, bytes], reference: str) -> Response:
+        agency = self._authenticated(headers)
         wanted = normalise(reference)
         if wanted is None:
             refuse(Reason.NOT_FOUND, "this is no reference: it has a wrong length or check character")
@@ -154,8 +155,8 @@ class HttpDoor:
             200,
         )
 
-    def _authenticated(self, request: Request) -> Agency:
-        agency = self._authenticator.agency(request.headers.get("authorization"))
+    def _authenticated(self, headers: Mapping[bytes, bytes]) -> Agency:
+        agency = self._authenticator.agency(headers.get(b"authorization", b"").decode("latin-1"))
         if agency is None:
             detail = "no agency has this key, or there is none: send Authorization: Bearer <agency id>.<secret>"
             refuse(Reason.UNAUTHENTICATED, detail)
@@ -168,12 +169,12 @@ class HttpDoor:
             # Only a server that is told to stop cancels a call, and lets it still be answered.
             raise Unavailable("the service stops") from error
 
-    def _read(self, headers: Headers, kind: str, body: bytes) -> tuple[AgencyEvent | Refused, bytes]:
+    def _read(self, fields: Fields, kind: str, body: bytes) -> tuple[AgencyEvent | Refused, bytes]:
         """What a call with one event says, and the event as JSON."""
         try:
             # The content type tells structured from binary mode, whatever other headers say.
-            if kind == JSON and any(name.startswith("ce-") for name in headers):
-                value = _binary(headers, body)
+            if kind == JSON and any(name.startswith(b"ce-") for name, _ in fields):
+                value = _binary(fields, body)
                 content = write_json(value)
                 return self._checked(value, content), content
             return read_event(body, now=self._clock.now(), phone_region=self._phone_region), body
@@ -237,7 +238,7 @@ class PublishFirst:
         started = time.perf_counter()
         status = 500
         try:
-            response = await self._door.publish(Request(scope, receive))
+            response = await self._door.publish(scope, receive)
             status = response.status_code
             await response(scope, receive, send)
         finally:
@@ -260,12 +261,12 @@ def build_http(door: HttpDoor, metrics: IntakeMetrics) -> FastAPI:
     @api.post(EVENTS, response_model=None, status_code=202, responses=EVENT_RESPONSES, openapi_extra=EVENT_CALL)
     async def publish(request: Request) -> Response:
         """Publish one event or a batch; 202 means that it is durable and will be told to citizen and office."""
-        return await door.publish(request)
+        return await door.publish(request.scope, request.receive)
 
     @api.get(REQUEST, response_model=None, responses=VIEW_RESPONSES, openapi_extra=VIEW_CALL)
     async def view(request: Request, reference: str) -> Response:
         """A request of the calling agency, by the citizen's reference."""
-        return await door.view(request, reference)
+        return await door.view(request.scope, reference)
 
     @api.exception_handler(HTTPException)
     async def not_served(_request: Request, error: HTTPException) -> Response:
@@ -292,10 +293,15 @@ async def _answered(answer: Awaitable[Response]) -> Response:
         return _problem((Problem(reason=Reason.EMPTY, detail="the connection ended before the body did"),))
 
 
-def _media_type(headers: Headers) -> str:
-    if headers.get("content-encoding", "identity").lower() != "identity":
+def _first(fields: Fields) -> Mapping[bytes, bytes]:
+    """The headers by name; of several with one name the first."""
+    return dict(reversed(fields))
+
+
+def _media_type(headers: Mapping[bytes, bytes]) -> str:
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         refuse(Reason.UNSUPPORTED_MEDIA_TYPE, "compressed bodies are not taken", "content-encoding")
-    written = headers.get("content-type", "")
+    written = headers.get(b"content-type", b"").decode("latin-1")
     kind, _, parameters = written.partition(";")
     kind = kind.strip().lower()
     charset = parameters.replace(" ", "").lower()
@@ -308,15 +314,15 @@ def _media_type(headers: Headers) -> str:
     return kind
 
 
-async def _body(request: Request, limit: int) -> bytes:
+async def _body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
     """The body, refused before it is read whole or parsed if it is larger than the limit (bytes)."""
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and (len(declared) > 12 or int(declared) > limit):
+    declared = headers.get(b"content-length", b"0")
+    if declared.isdigit() and (len(declared) > 12 or int(declared) > limit):
         refuse(Reason.TOO_LARGE, f"at most {limit} bytes are taken, more were announced")
     body = bytearray()
     more = True
     while more:
-        message = await request.receive()
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         body += message.get("body", b"")
@@ -335,10 +341,11 @@ def _split(body: bytes) -> list[tuple[Any, bytes]]:
     return [(value, write_json(value)) for value in values]
 
 
-def _binary(headers: Headers, body: bytes) -> dict[str, Any]:
+def _binary(fields: Fields, body: bytes) -> dict[str, Any]:
     """The event of CloudEvents binary mode: attributes in ce- headers, percent-encoded; the body is its data."""
     event: dict[str, Any] = {}
-    for name, written in headers.items():
+    for field, content in fields:
+        name, written = field.decode("latin-1"), content.decode("latin-1")
         if not name.startswith("ce-"):
             continue
         attribute = name.removeprefix("ce-")
@@ -365,7 +372,7 @@ def _result(verdict: Verdict) -> EventResult:
             event_id=verdict.received.event_id,
             status=_status(problems),
             outcome=verdict.outcome,
-            problems=_views(problems),
+            problems=problems,
         )
     card = event.data.request
     return EventResult(
@@ -381,16 +388,12 @@ def _status(problems: Sequence[Problem]) -> int:
     return _STATUS_OF.get(problems[0].reason, 422)
 
 
-def _views(problems: Sequence[Problem]) -> tuple[ProblemView, ...]:
-    return tuple(ProblemView.model_validate(problem) for problem in problems)
-
-
-def _json(model: BaseModel, status: int) -> Response:
-    return Response(model.model_dump_json(exclude_none=True), status, media_type=JSON)
+def _json(part: Part, status: int) -> Response:
+    return Response(part.to_json(), status, media_type=JSON)
 
 
 def _problem(
-    problems: Sequence[Problem],
+    problems: tuple[Problem, ...],
     *,
     event_id: str | None = None,
     headers: Mapping[str, str] | None = None,
@@ -404,11 +407,11 @@ def _problem(
         reason=first.reason,
         detail=f"{first.field}: {first.detail}" if first.field else first.detail,
         event_id=event_id,
-        problems=_views(problems),
+        problems=problems,
     )
     extra = dict(headers or {})
     if status == 401:
         extra["WWW-Authenticate"] = "Bearer"
     if status == 503:
         extra["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return JSONResponse(details.model_dump(mode="json", exclude_none=True), status, extra, media_type=PROBLEM)
+    return Response(details.to_json(), status, extra, media_type=PROBLEM)

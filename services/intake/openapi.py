@@ -5,19 +5,18 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, ConfigDict
+from msgspec.json import schema_components
 from pydantic.json_schema import models_json_schema
 
 from shared.contract.agency import (
     MAX_BATCH_EVENTS,
     AgencyEvent,
-    Moment,
     RequestSubmitted,
     RequestSubmittedData,
     StatusChanged,
     StatusChangedData,
 )
-from shared.contract.events import Status
+from shared.contract.events import Moment, Part, Problem, Status
 from shared.contract.reasons import Reason
 
 JSON = "application/json"
@@ -26,17 +25,7 @@ BATCH = "application/cloudevents-batch+json"
 PROBLEM = "application/problem+json"
 
 
-class ProblemView(BaseModel):
-    """One thing that is wrong: a code for machines, the path of the field, a sentence for people."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    reason: Reason
-    detail: str
-    field: str | None = None
-
-
-class EventResult(BaseModel):
+class EventResult(Part, frozen=True, kw_only=True):
     """What became of one event. Sent again with the same id and content, an event has the same result."""
 
     event_id: str | None = None
@@ -44,16 +33,16 @@ class EventResult(BaseModel):
     outcome: str
     request_id: str | None = None
     reference: str | None = None
-    problems: tuple[ProblemView, ...] | None = None
+    problems: tuple[Problem, ...] | None = None
 
 
-class BatchResult(BaseModel):
+class BatchResult(Part, frozen=True, kw_only=True):
     """What became of each event of a batch, in its order."""
 
     results: list[EventResult]
 
 
-class ProblemDetails(BaseModel):
+class ProblemDetails(Part, frozen=True, kw_only=True):
     """RFC 9457, with the reason code and, for an event, everything that is wrong with it."""
 
     type: str
@@ -62,10 +51,10 @@ class ProblemDetails(BaseModel):
     reason: Reason
     detail: str
     event_id: str | None = None
-    problems: tuple[ProblemView, ...] | None = None
+    problems: tuple[Problem, ...] | None = None
 
 
-class StatusStep(BaseModel):
+class StatusStep(Part, frozen=True, kw_only=True):
     """One change of a request's status."""
 
     status: Status
@@ -73,7 +62,7 @@ class StatusStep(BaseModel):
     note: str | None = None
 
 
-class RequestView(BaseModel):
+class RequestView(Part, frozen=True, kw_only=True):
     """A request as its agency sees it."""
 
     reference: str
@@ -126,14 +115,8 @@ _EVENT = {
     },
 }
 _DATA = {"anyOf": [{"$ref": f"{_REF}{model.__name__}"} for model in (RequestSubmittedData, StatusChangedData)]}
-_COMPONENTS: tuple[type[BaseModel], ...] = (
-    RequestSubmitted,
-    StatusChanged,
-    EventResult,
-    BatchResult,
-    ProblemDetails,
-    RequestView,
-)
+_TAKEN = (RequestSubmitted, StatusChanged)
+_ANSWERED = (EventResult, BatchResult, ProblemDetails, RequestView)
 
 
 def _binary_attributes() -> list[dict[str, Any]]:
@@ -152,8 +135,8 @@ def _binary_attributes() -> list[dict[str, Any]]:
     ]
 
 
-def _answers(*models: type[BaseModel], description: str, media_type: str = JSON) -> dict[str, Any]:
-    schemas = [{"$ref": f"{_REF}{model.__name__}"} for model in models]
+def _answers(*parts: type[Part], description: str, media_type: str = JSON) -> dict[str, Any]:
+    schemas = [{"$ref": f"{_REF}{part.__name__}"} for part in parts]
     schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
     return {"description": description, "content": {media_type: {"schema": schema}}}
 
@@ -224,9 +207,10 @@ VIEW_RESPONSES: dict[int | str, dict[str, Any]] = {
 def complete(api: FastAPI) -> None:
     """Give an application's OpenAPI document the models that the calls refer to, and the key that they need."""
     document = get_openapi(title=api.title, version=api.version, summary=api.summary, routes=api.routes)
-    _, models = models_json_schema([(model, "validation") for model in _COMPONENTS], ref_template=_REF + "{model}")
+    _, taken = models_json_schema([(model, "validation") for model in _TAKEN], ref_template=_REF + "{model}")
+    _, answered = schema_components(_ANSWERED, ref_template=_REF + "{name}")
     document["components"] = {
-        "schemas": models["$defs"],
+        "schemas": {**taken["$defs"], **answered},
         "securitySchemes": {
             "key": {"type": "http", "scheme": "bearer", "description": "The agency's key: `<agency id>.<secret>`."}
         },
