@@ -63,7 +63,9 @@ class BoundedHttp(HttpToolsProtocol):
     pipelined_max: ClassVar[int] = 100
     connections_max: ClassVar[int] = 500
 
-    _giving_up: asyncio.TimerHandle | None = None
+    _patience_ends: float | None = None
+    """When the client will have kept us waiting for too long, by the loop's time; None while it is not its turn."""
+    _alarm: asyncio.TimerHandle | None = None
     _framing_bytes = 0
     _body_begun = False
 
@@ -71,11 +73,13 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_made(cast(asyncio.Transport, OnePiece(transport)))
         self._wait()
         if len(self.connections) > self.connections_max:
-            waiting = [each for each in self.connections if isinstance(each, BoundedHttp) and each._giving_up]
+            waiting = [each for each in self.connections if isinstance(each, BoundedHttp) and each._patience_ends]
             min(waiting, key=BoundedHttp._gives_up_at).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait_no_more()
+        if self._alarm is not None:
+            self._alarm.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -128,19 +132,29 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _wait(self) -> None:
         """It is the client's turn, from now on if it was not before."""
-        if self._giving_up is None:
-            self._giving_up = self.loop.call_later(self.patience_seconds, self._give_up)
+        if self._patience_ends is None:
+            self._patience_ends = self.loop.time() + self.patience_seconds
+            if self._alarm is None:
+                self._alarm = self.loop.call_at(self._patience_ends, self._look_at_the_time)
 
     def _wait_no_more(self) -> None:
-        if self._giving_up is not None:
-            self._giving_up.cancel()
-            self._giving_up = None
+        self._patience_ends = None
 
     def _gives_up_at(self) -> float:
-        return self._giving_up.when() if self._giving_up else float("inf")
+        return self._patience_ends or float("inf")
+
+    def _look_at_the_time(self) -> None:
+        """One alarm for all turns of the client, put off where it came for one that is over: one each costs more."""
+        self._alarm = None
+        if self._patience_ends is None:
+            return
+        if self.loop.time() < self._patience_ends:
+            self._alarm = self.loop.call_at(self._patience_ends, self._look_at_the_time)
+        else:
+            self._give_up()
 
     def _give_up(self) -> None:
-        self._giving_up = None
+        self._wait_no_more()
         if self._framing_bytes and self._is_next():
             self._refuse(408, Reason.TOO_SLOW, f"a call has to be there whole within {self.patience_seconds:g} s")
         else:

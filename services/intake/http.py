@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Mapping, Sequence
+from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -229,7 +230,7 @@ class PublishFirst:
     def __init__(self, app: ASGIApp, *, door: HttpDoor, metrics: IntakeMetrics) -> None:
         self._app = app
         self._door = door
-        self._metrics = metrics
+        self._seconds = cache(lambda status: metrics.http_seconds.labels(EVENTS, f"{status // 100}xx"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != EVENTS or scope["method"] != "POST":
@@ -242,7 +243,7 @@ class PublishFirst:
             status = response.status_code
             await response(scope, receive, send)
         finally:
-            self._metrics.http_seconds.labels(EVENTS, f"{status // 100}xx").observe(time.perf_counter() - started)
+            self._seconds(status).observe(time.perf_counter() - started)
 
 
 def build_http(door: HttpDoor, metrics: IntakeMetrics) -> FastAPI:
