@@ -21,7 +21,6 @@ from prometheus_client import (
 from prometheus_client.exposition import generate_latest
 from pydantic import ValidationError
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -138,9 +137,11 @@ class Service:
                 Route("/metrics", self._metrics),
                 *routes,
             ],
-            middleware=[Middleware(first)] if first else [],
             lifespan=self._lifespan,
         )
+        if first:
+            # Not as middleware, which Starlette puts behind its own.
+            app.middleware_stack = first(app.build_middleware_stack())
         app.state.settings = self.settings
         app.state.service = self
         return app
