@@ -177,7 +177,7 @@ class Intake:
             altered = {
                 row.key: Change(row.version, states[key].to_json())
                 for key, (row, before) in standing.items()
-                if states[key] != before
+                if states[key] is not before
             }
             won = await self.requests.compare_and_set(altered) if altered else set()
             # Another replica changed these in between, or knew a request that was not there yet when they were read.

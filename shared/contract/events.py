@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from msgspec import DecodeError, Meta, Struct, ValidationError, field
 from msgspec.json import Decoder, Encoder
-from msgspec.structs import fields, force_setattr, replace
+from msgspec.structs import astuple, fields, force_setattr, replace
 
 from shared.contract.reasons import Reason
 
@@ -205,6 +205,13 @@ class Timeline(Timed, frozen=True, kw_only=True):
     planned: Moment | None = None
     sent: Moment | None = None
     delivered: Moment | None = None
+
+    def __post_init__(self) -> None:
+        # Several are made for each event, and nearly all are in UTC: by its fields instead of their names.
+        for moment in astuple(self):
+            if moment is not None and moment.tzinfo is not UTC:
+                super().__post_init__()
+                return
 
     def at(self, **steps: datetime) -> Self:
         """This timeline with further steps written in."""
