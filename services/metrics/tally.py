@@ -50,8 +50,9 @@ class Tally:
         for stage, seconds in seen.waits:
             if seconds < 0:
                 self._clock_skew(stage).inc()
+                seconds = 0.0
             for histogram in self._histograms(stage, agency, service_code, channel):
-                histogram.observe(max(0.0, seconds))
+                histogram.observe(seconds)
 
     def count_promise(self, request_id: str, before: RequestState, after: RequestState) -> None:
         """Count it with whichever event completes it; after a failed write that may be another one than before."""
