@@ -4,7 +4,7 @@ Topics are read side by side, so events of one request arrive in any order: ever
 whatever that order was.
 """
 
-from datetime import date, datetime, time, tzinfo
+from datetime import date, datetime, tzinfo
 from zlib import crc32
 
 from msgspec import Struct
@@ -171,8 +171,7 @@ class RequestState(Part, frozen=True, kw_only=True):
                 )
         return replace(self, counted=counted)
 
-    def wake_at(self, timezone: tzinfo) -> datetime | None:
-        """What marks the row as open in the store: the due day's begin, until there is one the submission."""
-        if not self.is_open:
-            return None
-        return self.submitted_at if self.due is None else datetime.combine(self.due, time.min, timezone)
+    @property
+    def open_since(self) -> datetime | None:
+        """Since when somebody waits for an answer; None: nobody does. It marks the row as open in the store."""
+        return self.submitted_at if self.is_open else None

@@ -40,18 +40,16 @@ async def observe(
         was = before.get(key, NOTHING_SEEN)
         tally.count_promise(key, was, state)
         open_requests.move(key, was, state)
-    await _write({key: state for key, state in after.items() if state is not before.get(key)}, rows, requests, timezone)
+    await _write({key: state for key, state in after.items() if state is not before.get(key)}, rows, requests)
     tally.written((event.id for _, event in events), after)
     open_requests.written(after)
     return []
 
 
-async def _write(
-    states: Mapping[str, RequestState], rows: Mapping[str, Row], requests: Collection, timezone: tzinfo
-) -> None:
-    new = {key: Document(state.to_json(), state.wake_at(timezone)) for key, state in states.items() if key not in rows}
+async def _write(states: Mapping[str, RequestState], rows: Mapping[str, Row], requests: Collection) -> None:
+    new = {key: Document(state.to_json(), state.open_since) for key, state in states.items() if key not in rows}
     changes = {
-        key: Change(rows[key].version, state.to_json(), state.wake_at(timezone))
+        key: Change(rows[key].version, state.to_json(), state.open_since)
         for key, state in states.items()
         if key in rows
     }

@@ -63,10 +63,10 @@ class OpenRequests:
             self.unwritten.pop(request_id, None)
 
     def _place(self, state: RequestState) -> Place | None:
-        if not state.is_open or state.submitted_at is None:
+        if (since := state.open_since) is None:
             return None
         office = UNASSIGNED if state.office is None else known(state.office, self._offices)
-        return office, int(state.submitted_at.timestamp()) // MINUTE_SECONDS
+        return office, int(since.timestamp()) // MINUTE_SECONDS
 
     def _add(self, place: Place | None) -> None:
         if place is not None:
