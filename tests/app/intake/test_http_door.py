@@ -230,6 +230,15 @@ async def test_a_binary_header_that_cannot_be_read_is_named(
     assert answer.json["problems"][0]["field"] == f"ce-{name}"
 
 
+async def test_of_a_header_given_twice_the_first_counts(client: "Client", submit: Write) -> None:
+    body = json.dumps(submit()).encode()
+    keys = [("authorization", f"Bearer {key}") for key in (OTHER, "cnss.wrong")]
+    kinds = [("content-type", kind) for kind in ("application/cloudevents+json", "text/plain")]
+    assert (await client.call("POST", "/v1/events", body, key=None, headers=[*keys, *kinds])).status == 202
+    assert (await client.call("POST", "/v1/events", body, key=None, headers=[*keys[::-1], *kinds])).status == 401
+    assert (await client.call("POST", "/v1/events", body, key=None, headers=[*keys, *kinds[::-1]])).status == 415
+
+
 async def test_a_binary_header_given_twice_is_refused(client: "Client", submit: Write) -> None:
     answer = await client.post_binary(submit()["data"], [*BINARY.items(), ("id", "another")])
     assert (answer.status, answer.reason) == (400, "invalid_header")
