@@ -9,16 +9,17 @@ from starlette.applications import Starlette
 from services.notify.backlog import Backlog, Desk
 from services.notify.handlers import plan
 from services.notify.lane import Lane
-from services.notify.ledger import Ledger
+from services.notify.ledger import TAKE_LEASE, Ledger
 from services.notify.outcomes import Outcomes
 from services.notify.ports import M, Mail, Provider, ShortMessage
 from services.notify.providers.smpp import Accept, SmppProvider
 from services.notify.providers.smtp import SmtpProvider
 from services.notify.rate import TokenBucket
-from services.notify.receipts import Receipts, References
+from services.notify.receipts import LEASE, Receipts, References
 from services.notify.rendering import load_templates
 from services.notify.sender import Sender
 from services.notify.settings import NotifySettings, SmppSettings, SmtpSettings
+from services.notify.shortcut import Shortcut
 from services.notify.watchdog import Watchdog
 from shared.clock import Clock
 from shared.contract import topics
@@ -38,8 +39,11 @@ def build_app(
     jurisdiction = load_jurisdiction(settings.jurisdiction_dir)
     templates = load_templates()
     metrics = NotifyMetrics(service.registry)
-    sms = Ledger(service.store.collection("notifications_sms"))
-    mail = Ledger(service.store.collection("notifications_email"))
+    sms_rows = service.store.collection("notifications_sms")
+    mail_rows = service.store.collection("notifications_email")
+    receipt_rows = service.store.collection("receipts")
+    sms = Ledger(Shortcut(sms_rows, lease=TAKE_LEASE, clock=service.clock))
+    mail = Ledger(Shortcut(mail_rows, lease=TAKE_LEASE, clock=service.clock))
     unreachable = Ledger(service.store.collection("notifications_unreachable"))
     references = References(service.store.collection("provider_references"))
     outcomes = partial(
@@ -52,7 +56,7 @@ def build_app(
     sms_outcomes = outcomes(Channel.SMS, ledger=sms, other=mail)
     mail_outcomes = outcomes(Channel.EMAIL, ledger=mail, other=sms)
     receipts = Receipts(
-        collection=service.store.collection("receipts"),
+        collection=Shortcut(receipt_rows, lease=LEASE, clock=service.clock),
         references=references,
         ledger=sms,
         outcomes=sms_outcomes,
@@ -99,9 +103,9 @@ def build_app(
     sms_reachable = partial(any_of, [lane.provider for lane in sms_lanes])
     mail_reachable = partial(any_of, [lane.provider for lane in mail_lanes])
     watchdog = Watchdog(service.clock)
-    watchdog.watch("short messages", service.store.collection("notifications_sms"), possible=sms_reachable)
-    watchdog.watch("mails", service.store.collection("notifications_email"), possible=mail_reachable)
-    watchdog.watch("receipts", service.store.collection("receipts"))
+    watchdog.watch("short messages", sms_rows, possible=sms_reachable)
+    watchdog.watch("mails", mail_rows, possible=mail_reachable)
+    watchdog.watch("receipts", receipt_rows)
     service.run_beside("sms", sms_sender.run)
     service.run_beside("mail", mail_sender.run)
     service.run_beside("receipts", receipts.run)

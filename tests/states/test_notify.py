@@ -15,14 +15,17 @@ from services.notify import handlers
 from services.notify.backlog import Backlog, Desk
 from services.notify.domain import UNKNOWNS_MAX, Notification, Policy, State, user_message_reference
 from services.notify.lane import Lane
-from services.notify.ledger import SENDING_LEASE, Ledger
+from services.notify.ledger import SENDING_LEASE, TAKE_LEASE, Ledger
 from services.notify.outcomes import Outcomes
-from services.notify.ports import Answer, Declined, Later, M, Mail, Refused, Sent, ShortMessage, Unknown
+from services.notify.ports import Answer, Composed, Declined, Later, M, Mail, Refused, Sent, ShortMessage, Unknown
 from services.notify.rate import TokenBucket
-from services.notify.receipts import Receipt, Receipts, References
+from services.notify.receipts import LEASE, Receipt, Receipts, References
 from services.notify.rendering import load_templates
 from services.notify.sender import Answered, Begun, Sender
+from services.notify.shortcut import Shortcut
 from shared.bus.loop import Decode, Handle, decode_mesh_event
+from shared.bus.port import Publisher
+from shared.clock import Clock
 from shared.contract.events import Applicant, Channel, Event, NotificationOutcome, NotificationStatus, Status
 from shared.contract.topics import ACCEPTED, OUTCOME, UPDATED
 from shared.metrics import NotifyMetrics
@@ -66,6 +69,8 @@ some_events = st.lists(st.sampled_from(sorted(EVENTS)[::-1]), min_size=2, max_si
 nothing: list[Fate] = []
 faults = st.just(nothing) | troubles()
 templates = cache(load_templates)
+
+Compose = Callable[[Notification], Composed[M]]
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,68 @@ class Provider(Generic[M]):
         return self._reply(self.name, message.id)
 
 
+class Process:
+    """What a process of the service has in memory."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        publisher: Publisher,
+        metrics: NotifyMetrics,
+        *,
+        short: Sequence[Provider[ShortMessage]],
+        mail: Sequence[Provider[Mail]],
+    ) -> None:
+        rows = {
+            channel: Shortcut(store.collection(LEDGERS[channel]), lease=TAKE_LEASE, clock=clock) for channel in Channel
+        }
+        self.ledgers: dict[Channel | None, Ledger] = {channel: Ledger(each) for channel, each in rows.items()}
+        self.ledgers[None] = Ledger(store.collection(LEDGERS[None]))
+        references = References(store.collection("provider_references"))
+        outcomes = {
+            channel: Outcomes(
+                channel,
+                ledger=self.ledgers[channel],
+                other=self.ledgers[other],
+                publisher=publisher,
+                clock=clock,
+                metrics=metrics,
+            )
+            for channel, other in ((Channel.SMS, Channel.EMAIL), (Channel.EMAIL, Channel.SMS))
+        }
+        self.receipts = Receipts(
+            collection=Shortcut(store.collection("receipts"), lease=LEASE, clock=clock),
+            references=references,
+            ledger=self.ledgers[Channel.SMS],
+            outcomes=outcomes[Channel.SMS],
+            clock=clock,
+            metrics=metrics,
+        )
+        self.backlog = Backlog(
+            [Desk(self.ledgers[channel], outcomes[channel]) for channel in Channel],
+            fallback_after=FALLBACK_AFTER,
+            clock=clock,
+            metrics=metrics,
+        )
+
+        def sender(channel: Channel, providers: Sequence[Provider[M]], compose: Compose[M]) -> Sender[M]:
+            return Sender(
+                ledger=self.ledgers[channel],
+                lanes=[Lane(each, TokenBucket(1e6, clock)) for each in providers],
+                compose=compose,
+                references=references,
+                outcomes=outcomes[channel],
+                receipt_window=WINDOW,
+                clock=clock,
+                metrics=metrics,
+            )
+
+        self.sms = sender(Channel.SMS, short, templates().short_message)
+        self.mail = sender(Channel.EMAIL, mail, templates().mail)
+        self.senders: tuple[Sender[Any], ...] = (self.sms, self.mail)
+
+
 class NotifyingOfRequests(Consuming):
     """The handler plans, senders send, receipts come; each of them can die between any two of its steps."""
 
@@ -140,47 +207,22 @@ class NotifyingOfRequests(Consuming):
         self.before: dict[str, State] = {}
         self.seen_by_providers: list[str] = []
         """What must not be: told later, since whatever a provider raises is only an unknown for its sender."""
-        self.store = MemoryStore(self.tables, self.fates)
-        self.store.is_open = True
-        sms, mail = (Ledger(self.store.collection(LEDGERS[channel])) for channel in (Channel.SMS, Channel.EMAIL))
-        self.references = References(self.store.collection("provider_references"))
-        self.desks = {
-            channel: Desk(
-                ledger,
-                Outcomes(
-                    channel,
-                    ledger=ledger,
-                    other=other,
-                    publisher=self.publisher,
-                    clock=self.clock,
-                    metrics=self.counted,
-                ),
-            )
-            for channel, ledger, other in ((Channel.SMS, sms, mail), (Channel.EMAIL, mail, sms))
-        }
-        self.receipts = Receipts(
-            collection=self.store.collection("receipts"),
-            references=self.references,
-            ledger=sms,
-            outcomes=self.desks[Channel.SMS].outcomes,
-            clock=self.clock,
-            metrics=self.counted,
-        )
-        self.backlog = Backlog(
-            list(self.desks.values()), fallback_after=FALLBACK_AFTER, clock=self.clock, metrics=self.counted
-        )
+        memory = MemoryStore(self.tables, self.fates)
+        memory.is_open = True
+        self.store: Store = memory
         self.short = [Provider[ShortMessage](name, self.answer) for name in ("smpp", "smpp2")]
         self.mail = [Provider[Mail]("smtp", self.answer)]
-        self.begun: list[tuple[Sender[Any], Begun[Any]]] = []
-        self.answered: list[tuple[Sender[Any], Answered]] = []
         self.the_senders_die()
 
     async def service(self, store: Store) -> tuple[Decode[Any], Handle[Any]]:
+        """Its senders take from the same ledgers, until they die alone: then they are as another replica's."""
+        self.store = store
+        self.the_senders_die()
         handle: Handle[Any] = partial(
             handlers.plan,
             jurisdiction=JURISDICTION,
             templates=templates(),
-            ledgers={channel: Ledger(store.collection(name)) for channel, name in LEDGERS.items()},
+            ledgers=self.process.ledgers,
             clock=self.clock,
             metrics=self.counted,
         )
@@ -224,7 +266,7 @@ class NotifyingOfRequests(Consuming):
         self.wait(after)
         for provider in self.providers:
             provider.connected = provider.name != away
-        self.run(self.or_die(self.begin(rooms)), fates=fates)
+        self.run(self.or_die(self.begin(self.process, rooms)), fates=fates)
         for self.reply in cycle(replies):
             if not self.begun:
                 break
@@ -237,9 +279,12 @@ class NotifyingOfRequests(Consuming):
     @rule()
     def the_senders_die(self) -> None:
         """What they began and heard is forgotten, and the next ones know only what the store knows."""
-        self.begun, self.answered = [], []
-        self.sms_sender = self.sender(self.short, templates().short_message)
-        self.mail_sender = self.sender(self.mail, templates().mail)
+        self.begun: list[tuple[Sender[Any], Begun[Any]]] = []
+        self.answered: list[tuple[Sender[Any], Answered]] = []
+        self.process, self.another = (
+            Process(self.store, self.clock, self.publisher, self.counted, short=self.short, mail=self.mail)
+            for _ in range(2)
+        )
 
     @precondition(lambda self: self.taken_by_sms)
     @rule(
@@ -269,12 +314,12 @@ class NotifyingOfRequests(Consuming):
     @precondition(lambda self: self.receipts_wait)
     @rule(fates=faults)
     def receipts_are_matched(self, fates: list[Fate]) -> None:
-        self.run(self.or_die(self.receipts.match()), fates=fates)
+        self.run(self.or_die(self.process.receipts.match()), fates=fates)
 
     @precondition(lambda self: self.something_is_due)
     @rule(fates=faults)
     def the_backlog_is_looked_through(self, fates: list[Fate]) -> None:
-        self.run(self.or_die(self.backlog.look_through()), fates=fates)
+        self.run(self.or_die(self.process.backlog.look_through()), fates=fates)
 
     @precondition(lambda self: self.something_is_due)
     @rule(after=spans, heard=st.booleans(), reply=st.sampled_from(REPLIES), fates=races())
@@ -284,7 +329,13 @@ class NotifyingOfRequests(Consuming):
         if heard:
             self.run(*map(self.receive, self.taken_by_sms[-1:]))
         self.reply = reply
-        works = (self.send(), self.send(), self.settle(), self.receipts.match(), self.backlog.look_through())
+        works = (
+            self.send(self.process),
+            self.send(self.another),
+            self.settle(),
+            self.process.receipts.match(),
+            self.process.backlog.look_through(),
+        )
         self.run(*map(self.or_die, works), fates=fates)
         self.reply = TAKEN
 
@@ -449,23 +500,10 @@ class NotifyingOfRequests(Consuming):
     def receipts_wait(self) -> bool:
         return any(row.due for row in self.tables.get("receipts", {}).values())
 
-    def sender(self, providers: list[Provider[M]], compose: Callable[[Notification], Any]) -> Sender[M]:
-        desk = self.desks[providers[0].channel]
-        return Sender(
-            ledger=desk.ledger,
-            lanes=[Lane(each, TokenBucket(1e6, self.clock)) for each in providers],
-            compose=compose,
-            references=self.references,
-            outcomes=desk.outcomes,
-            receipt_window=WINDOW,
-            clock=self.clock,
-            metrics=self.counted,
-        )
-
-    async def begin(self, rooms: Sequence[int]) -> None:
+    async def begin(self, process: Process, rooms: Sequence[int]) -> None:
         """Each provider has some room."""
         smpp, smpp2, smtp = rooms
-        for sender, room in ((self.sms_sender, {"smpp": smpp, "smpp2": smpp2}), (self.mail_sender, {"smtp": smtp})):
+        for sender, room in ((process.sms, {"smpp": smpp, "smpp2": smpp2}), (process.mail, {"smtp": smtp})):
             turn = await sender.begin(room)
             self.begun += [(sender, each) for each in turn.begun]
             await sender.announce(turn.untold)
@@ -474,13 +512,13 @@ class NotifyingOfRequests(Consuming):
         sender, begun = self.begun.pop(0)
         self.answered.append((sender, await sender.hand_over(begun)))
 
-    async def send(self) -> None:
-        await self.begin((9, 9, 9))
+    async def send(self, process: Process) -> None:
+        await self.begin(process, (9, 9, 9))
         while self.begun:
             await self.hand_over()
 
     async def settle(self) -> None:
-        for sender in (self.sms_sender, self.mail_sender):
+        for sender in (*self.process.senders, *self.another.senders):
             answered = [each for asked, each in self.answered if asked is sender]
             await sender.settle(answered)
             self.answered = [each for each in self.answered if each[0] is not sender]
@@ -497,11 +535,11 @@ class NotifyingOfRequests(Consuming):
             user_message_reference=user_message_reference(meant.notification),
         )
         for _ in range(times):
-            await self.receipts.accept([receipt])
+            await self.process.receipts.accept([receipt])
 
     async def receive_forged(self, provider: str, failure: str | None) -> None:
         forged = Receipt(provider=provider, message_id="forged", failure=failure, received_at=self.clock.now())
-        await self.receipts.accept([forged])
+        await self.process.receipts.accept([forged])
 
     def wait(self, span: timedelta) -> None:
         """A message is handed over within a lease: whoever took longer has died before that.
@@ -521,10 +559,10 @@ class NotifyingOfRequests(Consuming):
 
     async def work(self) -> None:
         """A whole turn of all, as long as nothing fails."""
-        await self.send()
+        await self.send(self.process)
         await self.settle()
-        await self.receipts.match()
-        await self.backlog.look_through()
+        await self.process.receipts.match()
+        await self.process.backlog.look_through()
 
     async def or_die(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do it; where the store does not answer it is tried again some day, and who dies forgets what it had."""

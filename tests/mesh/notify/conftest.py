@@ -14,14 +14,15 @@ from services.notify import handlers
 from services.notify.backlog import Backlog, Desk
 from services.notify.domain import State
 from services.notify.lane import Lane
-from services.notify.ledger import Ledger
+from services.notify.ledger import TAKE_LEASE, Ledger
 from services.notify.outcomes import Outcomes
 from services.notify.providers.smpp import ANSWER_SECONDS, SmppProvider
 from services.notify.providers.smtp import FREE_SECONDS, SmtpProvider
 from services.notify.rate import TokenBucket
-from services.notify.receipts import Receipts, References
+from services.notify.receipts import LEASE, Receipts, References
 from services.notify.rendering import load_templates
 from services.notify.sender import Sender
+from services.notify.shortcut import Shortcut
 from shared.bus.port import Incoming, Publication, Record
 from shared.clock import SystemClock
 from shared.contract.events import (
@@ -79,12 +80,12 @@ class Counter:
         self.templates = load_templates()
         self.metrics = NotifyMetrics(CollectorRegistry())
         self.publisher = Publisher()
-        self.sms = Ledger(store.collection("notifications_sms"))
-        self.mail = Ledger(store.collection("notifications_email"))
+        self.sms = Ledger(Shortcut(store.collection("notifications_sms"), lease=TAKE_LEASE, clock=CLOCK))
+        self.mail = Ledger(Shortcut(store.collection("notifications_email"), lease=TAKE_LEASE, clock=CLOCK))
         self.unreachable = Ledger(store.collection("notifications_unreachable"))
         self.references = References(store.collection("provider_references"))
         self.receipts = Receipts(
-            collection=store.collection("receipts"),
+            collection=Shortcut(store.collection("receipts"), lease=LEASE, clock=CLOCK),
             references=self.references,
             ledger=self.sms,
             outcomes=self.outcomes(Channel.SMS),

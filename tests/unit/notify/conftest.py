@@ -13,13 +13,14 @@ from services.notify.backlog import Backlog
 from services.notify.backlog import Desk as LookedAfter
 from services.notify.domain import Notification
 from services.notify.lane import Lane
-from services.notify.ledger import Held, Ledger
+from services.notify.ledger import TAKE_LEASE, Held, Ledger
 from services.notify.outcomes import Outcomes
 from services.notify.ports import Answer, Sent, ShortMessage
 from services.notify.rate import TokenBucket
-from services.notify.receipts import Receipts, References
+from services.notify.receipts import LEASE, Receipts, References
 from services.notify.rendering import Templates, load_templates
 from services.notify.sender import Sender
+from services.notify.shortcut import Shortcut
 from shared.bus.port import Incoming, Publication, Record, Unavailable
 from shared.clock import ManualClock
 from shared.contract.events import (
@@ -131,13 +132,13 @@ class Desk:
         self.provider = ScriptedProvider()
         self.second = ScriptedProvider("smpp2")
         self.sms_rows = store.collection("notifications_sms")
-        self.sms = Ledger(self.sms_rows)
-        self.mail = Ledger(store.collection("notifications_email"))
+        self.sms = Ledger(Shortcut(self.sms_rows, lease=TAKE_LEASE, clock=self.clock))
+        self.mail = Ledger(Shortcut(store.collection("notifications_email"), lease=TAKE_LEASE, clock=self.clock))
         self.unreachable = Ledger(store.collection("notifications_unreachable"))
         self.references = References(store.collection("provider_references"))
         self.receipt_rows = store.collection("receipts")
         self.receipts = Receipts(
-            collection=self.receipt_rows,
+            collection=Shortcut(self.receipt_rows, lease=LEASE, clock=self.clock),
             references=self.references,
             ledger=self.sms,
             outcomes=self.outcomes(Channel.SMS),

@@ -85,7 +85,8 @@ async def test_an_outcome_published_twice_is_the_same_to_the_byte(desk: "Desk", 
     desk.publisher.down = True
     await sender.settle(answered)
     desk.publisher.down = False
-    dying = await desk.sms.take(desk.clock.now() + ANNOUNCE_LEASE, 10)  # published by one that dies before it is saved
+    desk.later(seconds=ANNOUNCE_LEASE.total_seconds())
+    dying = await desk.sms.take(desk.clock.now(), 10)  # published by one that dies before it is saved
     first = [event.encode() for held in dying for event in held.notification.outbox]
     desk.later(minutes=5)
     await desk.work()
