@@ -1,7 +1,7 @@
 """The notifications of one channel, as the store keeps them, and a bell for who sends them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from collections.abc import Collection as Keys
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +19,12 @@ SENDING_LEASE: Final = timedelta(seconds=45)
 ANNOUNCE_LEASE: Final = timedelta(seconds=5)
 """After this a row of which something is still to be told or done comes up again."""
 
+TOLD_AHEAD: Final = timedelta(seconds=2.5)
+"""So long before it would come up again it is written of a row that all is told."""
+
+TOLD_MAX: Final = 5_000
+"""Of more rows than these it is written at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -34,6 +40,8 @@ class Ledger:
 
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
+        self._told: dict[str, Held] = {}
+        """Rows of which all is told, as they have to be written some time, by id."""
         self.bell = asyncio.Event()
 
     async def add(self, notifications: Sequence[Notification]) -> dict[str, Notification]:
@@ -47,12 +55,13 @@ class Ledger:
     async def take(self, now: datetime, limit: int) -> list[Held]:
         """Up to `limit` rows that somebody has to do something about, for a few seconds, the longest due first."""
         rows = await self._collection.take_due(now, limit=limit, lease=TAKE_LEASE)
-        return [Held(Notification.from_json(row.body), row.version) for row in rows]
+        return [Held(Notification.from_json(row.body), row.version, row.due) for row in rows]
 
     async def get(self, ids: Keys[str]) -> dict[str, Held]:
-        """The rows there are among these ids."""
-        rows = await self._collection.get_many(ids)
-        return {key: Held(Notification.from_json(row.body), row.version) for key, row in rows.items()}
+        """The rows there are among these ids, and of which all is told as `told` has it."""
+        known = {key: self._told[key] for key in ids if key in self._told}
+        rows = await self._collection.get_many([key for key in ids if key not in known])
+        return known | {key: Held(Notification.from_json(row.body), row.version, row.due) for key, row in rows.items()}
 
     async def save(self, changed: Sequence[Held], now: datetime) -> list[Held]:
         """Write each over the version it was held at; return those that were written, at their new version.
@@ -63,15 +72,45 @@ class Ledger:
             held.notification.id: Change(held.version, held.notification.to_json(), due=_due(held.notification, now))
             for held in changed
         }
+        for key in changes:
+            self._told.pop(key, None)
         written = await self._collection.compare_and_set(changes)
         if any(held.notification.not_before <= now for held in changed if held.notification.status is State.PLANNED):
             self.bell.set()
-        return [Held(held.notification, held.version + 1) for held in changed if held.notification.id in written]
+        return [
+            Held(held.notification, held.version + 1, changes[held.notification.id].due)
+            for held in changed
+            if held.notification.id in written
+        ]
+
+    async def told(self, done: Sequence[Held], now: datetime) -> None:
+        """Note of rows, as they were saved, that nothing is to be told or done of them any more.
+
+        A receipt mostly changes such a row soon, and then this is written along; else by `write_told`, in time. If
+        neither happens, because the process dies, the row comes up again and the same is told once more.
+        """
+        for held in done:
+            known = self._told.get(held.notification.id)
+            # What was told of the row as it is now may be noted before what was told of it as it was.
+            if known is None or known.version < held.version:
+                self._told[held.notification.id] = held
+        if len(self._told) > TOLD_MAX:
+            await self.write_told(now, ahead=ANNOUNCE_LEASE)
+        elif _due_by(done, now + TOLD_AHEAD):
+            await self.write_told(now)
+
+    async def write_told(self, now: datetime, *, ahead: timedelta = TOLD_AHEAD) -> None:
+        """Write of the rows that would come up so soon that all is told."""
+        await self.save(_due_by(self._told.values(), now + ahead), now)
 
     async def unfinished(self) -> AsyncIterator[Held]:
         """Every row that somebody has to look at some day."""
         async for row in self._collection.scan(due_only=True):
             yield Held(Notification.from_json(row.body), row.version, row.due)
+
+
+def _due_by(rows: Iterable[Held], moment: datetime) -> list[Held]:
+    return [held for held in rows if held.due is None or held.due <= moment]
 
 
 def _due(notification: Notification, now: datetime) -> datetime | None:

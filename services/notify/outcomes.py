@@ -54,7 +54,7 @@ class Outcomes:
         return saved
 
     async def announce(self, untold: Sequence[Held]) -> None:
-        """Plan the fallbacks that are owed, publish what stands in the outboxes, then write down that it is done.
+        """Plan the fallbacks that are owed, publish what stands in the outboxes, then note that it is done.
 
         Each of it may be done twice without harm. What fails here comes up again by its due time.
         """
@@ -64,8 +64,8 @@ class Outcomes:
             await self._failpoints.reach(Point.SENT, Unavailable)
             await self._fall_back([held.notification for held in untold if held.notification.owes_fallback])
             await self._publisher.publish([each for held in untold for each in announcements(held.notification)])
-            done = [Held(domain.published(held.notification), held.version) for held in untold]
-            await self._ledger.save(done, self._clock.now())
+            done = [Held(domain.published(held.notification), held.version, held.due) for held in untold]
+            await self._ledger.told(done, self._clock.now())
         except (Unavailable, StoreUnavailable) as error:
             log.warning("outcomes are announced later", detail=str(error))
 

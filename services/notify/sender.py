@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, TypeVar, assert_never
 from services.notify import domain
 from services.notify.domain import Notification, State
 from services.notify.lane import Lane
-from services.notify.ledger import Held, Ledger
+from services.notify.ledger import ANNOUNCE_LEASE, Held, Ledger
 from services.notify.outcomes import Outcomes
 from services.notify.pool import Pool
 from services.notify.ports import (
@@ -42,6 +42,8 @@ DRAIN_SECONDS: Final = 8.0
 STORE_RETRY_SECONDS: Final = 0.5
 SETTLED_AT_ONCE_MAX: Final = 500
 TELLING_MAX: Final = 20
+TOLD_SECONDS: Final = 0.5
+"""How often it is seen to that what was told is written, before its row would come up again."""
 
 NO_ROOM: Final = timedelta(seconds=1)
 """How long a message waits that only some providers may be given, when those have no room."""
@@ -127,7 +129,11 @@ class Sender(Generic[M]):
             await lane.provider.start()
         settle_answers = asyncio.create_task(self._settle_answers())
         offering: list[asyncio.Task[None]] = [asyncio.create_task(lane.run(self._offers)) for lane in lanes]
-        hand_over: list[asyncio.Task[None]] = [asyncio.create_task(self._hand_over()), *offering]
+        hand_over: list[asyncio.Task[None]] = [
+            asyncio.create_task(self._hand_over()),
+            asyncio.create_task(self._write_told()),
+            *offering,
+        ]
         try:
             done, _ = await asyncio.wait([settle_answers, *hand_over], return_when=asyncio.FIRST_COMPLETED)
             for ended in done:
@@ -287,6 +293,14 @@ class Sender(Generic[M]):
                 self._lane(each).settled()
                 self._answers.task_done()
 
+    async def _write_told(self) -> None:
+        while True:
+            await asyncio.sleep(TOLD_SECONDS)
+            try:
+                await self._ledger.write_told(self._clock.now())
+            except StoreUnavailable as error:
+                log.warning("what was told is told once more", providers=list(self._lanes), detail=str(error))
+
     def _begun(
         self, notification: Notification, composed: Composed[M], left: dict[str, int], now: datetime
     ) -> Notification:
@@ -366,7 +380,7 @@ class Sender(Generic[M]):
     async def _wind_up(self, hand_over: Sequence[asyncio.Task[None]], settle_answers: asyncio.Task[None]) -> None:
         for task in hand_over:
             task.cancel()
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, StoreUnavailable):
             async with asyncio.timeout(DRAIN_SECONDS):
                 while self._tasks:
                     await asyncio.wait(self._tasks)
@@ -374,6 +388,7 @@ class Sender(Generic[M]):
                     await self._answers.join()
                 while self._tasks:
                     await asyncio.wait(self._tasks)
+                await self._ledger.write_told(self._clock.now(), ahead=ANNOUNCE_LEASE)
         for task in (settle_answers, *self._tasks):
             task.cancel()
         await asyncio.gather(*hand_over, settle_answers, *self._tasks, return_exceptions=True)

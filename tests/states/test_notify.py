@@ -15,7 +15,7 @@ from services.notify import handlers
 from services.notify.backlog import Backlog, Desk
 from services.notify.domain import UNKNOWNS_MAX, Notification, Policy, State, user_message_reference
 from services.notify.lane import Lane
-from services.notify.ledger import SENDING_LEASE, TAKE_LEASE, Ledger
+from services.notify.ledger import ANNOUNCE_LEASE, SENDING_LEASE, TAKE_LEASE, TOLD_AHEAD, Ledger
 from services.notify.outcomes import Outcomes
 from services.notify.ports import Answer, Composed, Declined, Later, M, Mail, Refused, Sent, ShortMessage, Unknown
 from services.notify.rate import TokenBucket
@@ -317,6 +317,11 @@ class NotifyingOfRequests(Consuming):
         self.run(self.or_die(self.process.receipts.match()), fates=fates)
 
     @precondition(lambda self: self.something_is_due)
+    @rule(ahead=st.sampled_from([TOLD_AHEAD, ANNOUNCE_LEASE]), fates=faults)
+    def what_was_told_is_written(self, ahead: timedelta, fates: list[Fate]) -> None:
+        self.run(self.or_die(self.write_told(self.process, ahead)), fates=fates)
+
+    @precondition(lambda self: self.something_is_due)
     @rule(fates=faults)
     def the_backlog_is_looked_through(self, fates: list[Fate]) -> None:
         self.run(self.or_die(self.process.backlog.look_through()), fates=fates)
@@ -335,6 +340,7 @@ class NotifyingOfRequests(Consuming):
             self.settle(),
             self.process.receipts.match(),
             self.process.backlog.look_through(),
+            self.write_told(self.another, ANNOUNCE_LEASE),
         )
         self.run(*map(self.or_die, works), fates=fates)
         self.reply = TAKEN
@@ -523,6 +529,10 @@ class NotifyingOfRequests(Consuming):
             await sender.settle(answered)
             self.answered = [each for each in self.answered if each[0] is not sender]
 
+    async def write_told(self, process: Process, ahead: timedelta) -> None:
+        for ledger in process.ledgers.values():
+            await ledger.write_told(self.clock.now(), ahead=ahead)
+
     async def receive(self, meant: HandedOver, failure: str | None = None, *, times: int = 1) -> None:
         """The SMSC says how a message ended."""
         recipient = self.rows[meant.notification].recipient
@@ -563,6 +573,8 @@ class NotifyingOfRequests(Consuming):
         await self.settle()
         await self.process.receipts.match()
         await self.process.backlog.look_through()
+        for process in (self.process, self.another):
+            await self.write_told(process, ANNOUNCE_LEASE)
 
     async def or_die(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do it; where the store does not answer it is tried again some day, and who dies forgets what it had."""

@@ -146,6 +146,7 @@ async def test_a_citizen_whose_number_is_refused_gets_a_mail(
     assert entry["rcpt"] == ["a@example.org"]
     (instead,) = {each.data.notification_id for each in counter.publisher.outcomes if each.data.fallback_of}
     assert entry["message_id"] == f"<{instead}@example.org>"
+    await counter.stop()
     assert await statuses(counter.mail) == await statuses(counter.sms) == []
 
 
@@ -158,6 +159,7 @@ async def test_while_every_smsc_is_away_citizens_get_a_mail(
     await asyncio.gather(*(counter.backlog(fallback_after=timedelta(0)).look_through() for _ in range(3)))
     await counter.publisher.until("sent", 20)
     assert Tally(entry["rcpt"][0] for entry in smtp.accepted()) == Tally(f"c{n}@example.org" for n in range(1, 21))
+    await counter.stop()
     assert await statuses(counter.sms) == ["planned"]  # who has no mail address waits on
 
 

@@ -13,7 +13,7 @@ from services.notify.backlog import Backlog
 from services.notify.backlog import Desk as LookedAfter
 from services.notify.domain import Notification
 from services.notify.lane import Lane
-from services.notify.ledger import TAKE_LEASE, Held, Ledger
+from services.notify.ledger import ANNOUNCE_LEASE, TAKE_LEASE, Held, Ledger
 from services.notify.outcomes import Outcomes
 from services.notify.ports import Answer, Sent, ShortMessage
 from services.notify.rate import TokenBucket
@@ -121,10 +121,12 @@ class ScriptedProvider:
 class Desk:
     """The notify service without its wires: a real store, a clock that stands, a provider that does as it is told."""
 
-    def __init__(self, store: SqliteStore, templates: Templates, jurisdiction: Jurisdiction) -> None:
+    def __init__(
+        self, store: SqliteStore, templates: Templates, jurisdiction: Jurisdiction, clock: ManualClock
+    ) -> None:
         self.started = START
         self.store = store
-        self.clock = ManualClock(START)
+        self.clock = clock
         self.jurisdiction = jurisdiction
         self.templates = templates
         self.metrics = NotifyMetrics(CollectorRegistry())
@@ -145,6 +147,10 @@ class Desk:
             clock=self.clock,
             metrics=self.metrics,
         )
+
+    def restarted(self) -> "Desk":
+        """Another process, which knows only what the store knows."""
+        return Desk(self.store, self.templates, self.jurisdiction, self.clock)
 
     def outcomes(self, channel: Channel) -> Outcomes:
         ledger, other = (self.sms, self.mail) if channel is Channel.SMS else (self.mail, self.sms)
@@ -186,13 +192,21 @@ class Desk:
     async def work(self, sender: Sender[ShortMessage] | None = None, **room: int) -> int:
         """One whole turn: what is due is begun, handed over and settled. How many were handed over.
 
+        Before it, of what was told in the meantime that is written, in time.
+
         `room`: for how many messages each provider has some; else the first one for a hundred.
         """
         sender = sender or self.sender()
+        await self.sms.write_told(self.clock.now())
         turn = await sender.begin(room or {"smpp": 100})
         await sender.announce(turn.untold)
         await sender.settle([await sender.hand_over(each) for each in turn.begun])
         return len(turn.begun)
+
+    async def rest(self) -> None:
+        """So little time passes that nothing comes due, and so much that of all that was told that is written."""
+        for ledger in (self.sms, self.mail):
+            await ledger.write_told(self.clock.now(), ahead=ANNOUNCE_LEASE)
 
     async def row(self, notification_id: str) -> Held:
         return (await self.sms.get([notification_id]))[notification_id]
@@ -302,5 +316,5 @@ def jurisdiction() -> Jurisdiction:
 async def desk(tmp_path: Path, templates: Templates, jurisdiction: Jurisdiction) -> AsyncIterator[Desk]:
     store = SqliteStore(tmp_path / "notify.sqlite")
     await store.open()
-    yield Desk(store, templates, jurisdiction)
+    yield Desk(store, templates, jurisdiction, ManualClock(START))
     await store.close()

@@ -70,6 +70,7 @@ async def test_where_there_is_no_other_channel_a_failure_is_the_end(desk: "Desk"
     await desk.plan(accepted())
     desk.provider.script = [Refused("invalid_destination")]
     await desk.work()
+    await desk.rest()
     assert await rows(desk.mail) == await rows(desk.sms) == []
 
 
@@ -92,6 +93,7 @@ async def test_a_fallback_that_fails_in_its_turn_does_not_come_back(desk: "Desk"
     refused = domain.refused(held.notification, desk.clock.now(), reason="smtp_550")
     mail = desk.outcomes(Channel.EMAIL)
     await mail.announce(await mail.save([Held(refused, held.version)], desk.clock.now()))
+    await desk.rest()
     desk.later(days=1)
     await desk.backlog().look_through()
     assert await desk.work() == 0
@@ -108,6 +110,7 @@ async def test_what_can_not_be_sent_for_long_falls_back_though_no_provider_is_th
     assert await rows(desk.mail) == []
     desk.later(seconds=1)
     await desk.backlog().look_through()
+    await desk.rest()
     assert [each.cause for each in await rows(desk.mail)] == ["accepted-1"]
     assert [each.cause for each in await rows(desk.sms)] == ["accepted-2"]  # it can only wait on
     assert desk.publisher.outcomes[0].data.reason == "not_sent_in_time"
@@ -154,6 +157,7 @@ async def test_a_crash_before_the_fallback_is_planned_delays_it_and_a_crash_afte
     desk.publisher.down = False
     desk.later(seconds=ANNOUNCE_LEASE.total_seconds())
     await (desk.work() if first == "sender" else desk.backlog().look_through())
+    await desk.rest()
     assert await rows(desk.sms) == []
     assert len(await rows(desk.mail)) == 1
     assert desk.count(desk.metrics.notifications, "email", "planned") == 1

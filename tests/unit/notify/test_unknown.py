@@ -142,6 +142,7 @@ async def test_that_it_is_unknown_is_told_before_it_is_sent_again(desk: "Desk", 
     desk.later(seconds=ANNOUNCE_LEASE.total_seconds())
     await desk.work()
     assert desk.publisher.statuses == ["unknown"]
+    await desk.rest()
     await desk.work()
     assert await desk.work() == 1
 
