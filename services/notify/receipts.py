@@ -24,6 +24,9 @@ LEASE: Final = timedelta(seconds=5)
 IDLE_SECONDS: Final = 1.0
 MATCHED_AT_ONCE_MAX: Final = 500
 
+GATHER_SECONDS: Final = 0.1
+"""How long a receipt that is kept waits for others to be matched with."""
+
 log = get_logger(__name__)
 
 
@@ -142,6 +145,7 @@ class Receipts:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(IDLE_SECONDS):
                         await self._bell.wait()
+                await asyncio.sleep(GATHER_SECONDS)
 
     async def match(self) -> int:
         """Match what is due, once; how many that were.

@@ -41,6 +41,10 @@ ANSWER_SECONDS: Final = 30.0
 DRAIN_SECONDS: Final = 8.0
 STORE_RETRY_SECONDS: Final = 0.5
 SETTLED_AT_ONCE_MAX: Final = 500
+
+GATHER_SECONDS: Final = 0.02
+"""How long an answer waits for others to be saved with: a commit costs as much as many rows."""
+
 TELLING_MAX: Final = 20
 TOLD_SECONDS: Final = 0.5
 """How often it is seen to that what was told is written, before its row would come up again."""
@@ -279,6 +283,7 @@ class Sender(Generic[M]):
     async def _settle_answers(self) -> None:
         while True:
             answered = [await self._answers.get()]
+            await asyncio.sleep(GATHER_SECONDS)
             while not self._answers.empty() and len(answered) < SETTLED_AT_ONCE_MAX:
                 answered.append(self._answers.get_nowait())
             while True:

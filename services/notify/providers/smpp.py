@@ -43,6 +43,9 @@ THROTTLE_PAUSE: Final = timedelta(seconds=1)
 RECEIPTS_WAITING_MAX: Final = 1000
 RECEIPTS_AT_ONCE_MAX: Final = 200
 
+GATHER_SECONDS: Final = 0.02
+"""How long a receipt waits for others to be kept with: a commit costs as much as many rows."""
+
 REFUSALS: Final = {
     Status.ESME_RINVMSGLEN: "invalid_length",
     Status.ESME_RINVDSTADR: "invalid_destination",
@@ -456,6 +459,7 @@ class Session:
         """Acknowledge receipts once they are kept, many at a time; what can't be kept the SMSC sends again."""
         while True:
             taken = [await self._receipts.get()]
+            await asyncio.sleep(GATHER_SECONDS)
             while not self._receipts.empty() and len(taken) < RECEIPTS_AT_ONCE_MAX:
                 taken.append(self._receipts.get_nowait())
             status = Status.ESME_ROK
