@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
 
 import phonenumbers
@@ -259,13 +259,13 @@ def takes_sms(phone: str, region: str, mobile_prefixes: tuple[str, ...]) -> bool
 
     Some plans, as North America's, do not tell mobile from fixed; there every number may be a mobile one.
     """
+    home = f"+{phonenumbers.country_code_for_region(region)}"
+    if mobile_prefixes and phone.startswith(home):
+        return phone.startswith(mobile_prefixes, len(home))
     try:
         number = phonenumbers.parse(phone, None)
     except phonenumbers.NumberParseException:
         return False
-    at_home = number.country_code == phonenumbers.country_code_for_region(region)
-    if at_home and mobile_prefixes:
-        return phonenumbers.national_significant_number(number).startswith(mobile_prefixes)
     return phonenumbers.number_type(number) in (PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE_OR_MOBILE)
 
 
@@ -337,8 +337,13 @@ def begin(notification: Notification, *, template: str, segments: int, provider:
 def sent(notification: Notification, now: datetime, *, references: tuple[str, ...] = ()) -> Notification:
     """The provider has taken it over."""
     _require(notification, State.SENDING, becoming=State.SENT)
-    taken = replace(notification, provider_references=references, timeline=notification.timeline.at(sent=now))
-    return _concluded(taken, State.SENT, now)
+    return _concluded(
+        notification,
+        State.SENT,
+        now,
+        timeline=notification.timeline.at(sent=now),
+        provider_references=references,
+    )
 
 
 def refused(notification: Notification, now: datetime, *, reason: str) -> Notification:
@@ -416,14 +421,16 @@ def lost_sight(
     _require(notification, State.SENDING, becoming=State.UNKNOWN)
     unknowns = notification.unknowns + 1
     again = notification.policy is Policy.AT_LEAST_ONCE and unknowns < UNKNOWNS_MAX
-    known = replace(
+    return _concluded(
         notification,
+        State.UNKNOWN,
+        now,
+        reason=reason,
         provider_references=references or notification.provider_references,
         unknowns=unknowns,
         unknown_since=now,
         resend_at=now + window if again else None,
     )
-    return _concluded(known, State.UNKNOWN, now, reason=reason)
 
 
 def to_be_sent_again(notification: Notification, now: datetime) -> bool:
@@ -473,13 +480,16 @@ def receipted(
     if failure is not None:
         return _failed(notification, now, reason=failure)
     delivered = (*notification.delivered_references, reference)
-    noted = replace(notification, delivered_references=delivered)
     if len(delivered) < notification.segments:
-        return noted
+        return replace(notification, delivered_references=delivered)
     # A receipt can be read before the reply that it follows: nothing is delivered before it was sent.
-    moment = max(now, noted.timeline.sent or now)
+    moment = max(now, notification.timeline.sent or now)
     return _concluded(
-        replace(noted, timeline=noted.timeline.at(delivered=moment)), State.DELIVERED, moment, reason=None
+        notification,
+        State.DELIVERED,
+        moment,
+        timeline=notification.timeline.at(delivered=moment),
+        delivered_references=delivered,
     )
 
 
@@ -551,16 +561,27 @@ def _require(notification: Notification, *states: State, becoming: State) -> Non
 
 
 def _failed(notification: Notification, now: datetime, reason: str) -> Notification:
-    failed = _concluded(notification, State.FAILED, now, reason=reason)
-    return replace(failed, owes_fallback=failed.alternative is not None)
+    owes_fallback = notification.alternative is not None
+    return _concluded(notification, State.FAILED, now, reason=reason, owes_fallback=owes_fallback)
 
 
-def _concluded(notification: Notification, state: State, now: datetime, reason: str | None = None) -> Notification:
-    """The notification in a state that is told to others, with its outcome event in the outbox, once per status."""
+def _concluded(
+    notification: Notification,
+    state: State,
+    now: datetime,
+    *,
+    reason: str | None = None,
+    timeline: Timeline | None = None,
+    **also: Any,
+) -> Notification:
+    """The notification in a state that is told to others, with its outcome event in the outbox, once per status.
+
+    `also`: what else changes, of which the outcome says nothing.
+    """
     status = NotificationStatus(state)
-    concluded = replace(notification, status=state, reason=reason)
+    timeline = timeline or notification.timeline
     if status in notification.announced:
-        return concluded
+        return replace(notification, status=state, reason=reason, timeline=timeline, **also)
     outcome = NotificationOutcome(
         id=event_id(notification.id, NotificationOutcome.TYPE, _INDEX[status]),
         source=SOURCE,
@@ -583,11 +604,15 @@ def _concluded(notification: Notification, state: State, now: datetime, reason: 
             attempts=notification.attempts,
             segments=notification.segments,
             fallback_of=notification.fallback_of,
-            timeline=notification.timeline,
+            timeline=timeline,
         ),
     )
     return replace(
-        concluded,
+        notification,
+        status=state,
+        reason=reason,
+        timeline=timeline,
         announced=(*notification.announced, status),
         outbox=(*notification.outbox, outcome.to_json().decode()),
+        **also,
     )

@@ -1,5 +1,6 @@
 """Events of requests in, rows of the ledger out. Nothing here waits for a provider."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from services.notify import domain
@@ -44,9 +45,10 @@ async def plan(
         if not notifications:
             continue
         standing = await ledgers[channel].add(list(notifications.values()))
-        for key, notification in notifications.items():
-            if key not in standing:
-                metrics.notifications.labels(channel or "none", notification.status).inc()
-            if channel is None:
+        new = Counter(each.status for key, each in notifications.items() if key not in standing)
+        for status, times in new.items():
+            metrics.notifications.labels(channel or "none", status).inc(times)
+        if channel is None:
+            for key, notification in notifications.items():
                 publications += announcements(standing.get(key, notification))
     return publications

@@ -1,6 +1,7 @@
 """What follows from what was decided of a notification: it is saved and counted, the mesh is told of it from the
 outbox of its row, and a failed one is followed by one on the citizen's other channel."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -49,8 +50,8 @@ class Outcomes:
     async def save(self, moved: Sequence[Held], now: datetime) -> list[Held]:
         """Save what has come to another status, and count it. As Ledger.save: those that were written."""
         saved = await self._ledger.save(moved, now)
-        for held in saved:
-            self._metrics.notifications.labels(self._channel, held.notification.status).inc()
+        for status, times in Counter(held.notification.status for held in saved).items():
+            self._metrics.notifications.labels(self._channel, status).inc(times)
         return saved
 
     async def announce(self, untold: Sequence[Held]) -> None:

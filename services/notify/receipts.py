@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
@@ -189,9 +189,13 @@ class Receipts:
             else:
                 changed.append(Held(notification, standing[key].version))
         saved = await self._ledger.save(changed, self._clock.now())
-        for held in saved:
-            if held.notification.status is not standing[held.notification.id].notification.status:
-                self._metrics.notifications.labels(Channel.SMS, held.notification.status).inc()
+        reached = Counter(
+            held.notification.status
+            for held in saved
+            if held.notification.status is not standing[held.notification.id].notification.status
+        )
+        for status, times in reached.items():
+            self._metrics.notifications.labels(Channel.SMS, status).inc(times)
         await self._outcomes.announce([held for held in saved if held.notification.untold])
         done = unchanged | {held.notification.id for held in saved}
         return [(row, receipt) for key in done for row, receipt, _ in spoken_of[key]]
@@ -206,8 +210,8 @@ class Receipts:
             if again is None:
                 self._metrics.receipts.labels(receipt.provider, Match.UNMATCHED).inc()
         await self._collection.compare_and_set(changes)
-        for _, receipt in matched:
-            self._metrics.receipts.labels(receipt.provider, Match.MATCHED).inc()
+        for provider, times in Counter(receipt.provider for _, receipt in matched).items():
+            self._metrics.receipts.labels(provider, Match.MATCHED).inc(times)
 
 
 def _change(row: Row, receipt: Receipt, match: Match) -> Change:

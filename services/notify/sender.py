@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Final, Generic, TypeVar, assert_never
 
 from services.notify import domain
@@ -120,6 +121,9 @@ class Sender(Generic[M]):
         self._receipt_window = receipt_window
         self._clock = clock
         self._metrics = metrics
+        # For each message: finding a child by its labels costs more than counting.
+        self._attempts = cache(metrics.attempts.labels)
+        self._provider_seconds = cache(metrics.provider_seconds.labels)
         self._failpoints = failpoints
         self._offers = asyncio.Event()
         self._answers: asyncio.Queue[Answered] = asyncio.Queue()
@@ -230,8 +234,8 @@ class Sender(Generic[M]):
             answer = Unknown("provider_error")
         took_seconds = self._clock.monotonic() - started
         self._note(provider.name, answer, took_seconds)
-        self._metrics.provider_seconds.labels(provider.name).observe(took_seconds)
-        self._metrics.attempts.labels(provider.name, _OUTCOME[type(answer)]).inc()
+        self._provider_seconds(provider.name).observe(took_seconds)
+        self._attempts(provider.name, _OUTCOME[type(answer)]).inc()
         if isinstance(begun.message, ShortMessage):
             self._metrics.segments.inc(max(0, len(answer.references) - len(begun.message.accepted)))
         return Answered(begun.held, answer, self._clock.now())
