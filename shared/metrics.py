@@ -209,6 +209,9 @@ class NotifyMetrics:
             buckets=FAST_SECONDS,
             registry=registry,
         )
+        self.provider_connected = Gauge(
+            "guichet_provider_connected", "1 where a provider can be reached, else 0.", ["provider"], registry=registry
+        )
         self.waiting = Gauge(
             "guichet_notifications_waiting", "Notifications not yet in a final status.", registry=registry
         )

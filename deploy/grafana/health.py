@@ -191,6 +191,15 @@ def _providers(dashboard: Dashboard) -> None:
     dashboard.with_row(row("Providers"))
     dashboard.with_panel(
         time_panel(
+            "Providers connected",
+            "1: every replica of notify reaches it. 0: one does not. Messages go to the others meanwhile, or wait.",
+            ("min by (provider) (guichet_provider_connected)", "{{provider}}"),
+            unit=units.Short,
+            width=6,
+        )
+    )
+    dashboard.with_panel(
+        time_panel(
             "Answers of providers",
             "A second. retry: put off. refused: final. declined: final for this provider. unknown: no answer came.",
             (
@@ -198,7 +207,7 @@ def _providers(dashboard: Dashboard) -> None:
                 "{{provider}} {{outcome}}",
             ),
             unit=units.OpsPerSecond,
-            width=8,
+            width=6,
         )
     )
     dashboard.with_panel(
@@ -211,7 +220,7 @@ def _providers(dashboard: Dashboard) -> None:
             ),
             unit=units.Seconds,
             steps=((None, "green"), (1, "orange"), (10, "red")),
-            width=8,
+            width=6,
         )
     )
     dashboard.with_panel(
@@ -229,7 +238,7 @@ def _providers(dashboard: Dashboard) -> None:
                 "were sent again",
             ),
             unit=units.Short,
-            width=8,
+            width=6,
         )
     )
 

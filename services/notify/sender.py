@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final, Generic, TypeVar, assert_never
 
 from services.notify import domain
@@ -124,6 +124,9 @@ class Sender(Generic[M]):
         # For each message: finding a child by its labels costs more than counting.
         self._attempts = cache(metrics.attempts.labels)
         self._provider_seconds = cache(metrics.provider_seconds.labels)
+        for lane in lanes:
+            connected = metrics.provider_connected.labels(lane.provider.name)
+            connected.set_function(partial(getattr, lane.provider, "connected"))
         self._failpoints = failpoints
         self._offers = asyncio.Event()
         self._answers: asyncio.Queue[Answered] = asyncio.Queue()

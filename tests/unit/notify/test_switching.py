@@ -221,3 +221,12 @@ async def test_ids_that_two_providers_gave_to_two_messages_are_not_mixed_up(
     await desk.receipts.match()
     assert (await desk.row(first.id)).notification.status is State.DELIVERED
     assert (await desk.row(second.id)).notification.status is State.FAILED
+
+
+async def test_metrics_say_which_provider_can_be_reached_when_they_are_asked_for(desk: "Desk") -> None:
+    desk.sender(desk.provider, desk.second)
+    for reached in (False, True):
+        desk.second.connected = reached
+        (connected,) = desk.metrics.provider_connected.collect()
+        said = {sample.labels["provider"]: sample.value for sample in connected.samples}
+        assert said == {"smpp": 1, "smpp2": reached}
