@@ -17,13 +17,13 @@ from shared.contract.events import (
     NotificationOutcome,
     NotificationOutcomeData,
     NotificationStatus,
-    Part,
     RequestAccepted,
     RequestAssigned,
     RequestRejected,
     RequestUnroutable,
     RequestUpdated,
     Status,
+    Timed,
     Timeline,
 )
 
@@ -119,7 +119,7 @@ def _waits(*spans: Span) -> tuple[Wait, ...]:
     )
 
 
-class RequestState(Part, frozen=True, kw_only=True):
+class RequestState(Timed, frozen=True, kw_only=True):
     """A request as far as the events seen so far tell.
 
     `submitted_at` None: only notifications of it were seen. `resolved_on` is a day of the jurisdiction's calendar.
