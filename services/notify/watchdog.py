@@ -10,7 +10,7 @@ from shared.log import get_logger
 from shared.store.port import Collection, Row, StoreUnavailable
 
 EVERY_SECONDS: Final = 15.0
-SHARE_OF_TIME_MAX: Final = 0.05
+SHARE_OF_TIME_MAX: Final = 0.02
 """A long backlog is looked through less often, so that looking never takes more of the time than this."""
 
 log = get_logger(__name__)
@@ -22,7 +22,8 @@ class _Watched:
     collection: Collection
     possible: Callable[[], Awaitable[None]] | None
     foremost: tuple[str, int] | None = None
-    changed: float = 0.0
+    changed_seconds: float = 0.0
+    looked_seconds: float = 0.0
 
 
 class Watchdog:
@@ -55,15 +56,16 @@ class Watchdog:
         """Look once."""
         for watched in self._watched:
             foremost = await self._foremost(watched)
+            watched.looked_seconds = self._clock.monotonic()
             if foremost is None or foremost != watched.foremost:
                 watched.foremost = foremost
-                watched.changed = self._clock.monotonic()
+                watched.changed_seconds = watched.looked_seconds
 
     def stuck(self, after_seconds: float) -> str | None:
         """Why the tasks beside the consumers will not go on by themselves, if they won't."""
-        now = self._clock.monotonic()
         for watched in self._watched:
-            if watched.foremost is not None and now - watched.changed > after_seconds:
+            # Up to the last look: nobody knows what became of the row since, and the next look may be far.
+            if watched.foremost is not None and watched.looked_seconds - watched.changed_seconds > after_seconds:
                 return f"{watched.name} have been due for more than {after_seconds:g} s and nobody takes them up"
         return None
 

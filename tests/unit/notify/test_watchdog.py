@@ -95,3 +95,15 @@ async def test_a_store_that_does_not_answer_shows_nothing(
         await desk.sms.get(["any"])
     await watchdog.look()
     assert watchdog.stuck(STUCK_SECONDS) is None
+
+
+async def test_what_is_seldom_looked_at_is_not_called_stuck_between_two_looks(
+    watchdog: Watchdog, desk: "Desk", accepted: "MakeEvent"
+) -> None:
+    await desk.plan(accepted(1), accepted(2))
+    await watchdog.look()
+    desk.later(seconds=2 * STUCK_SECONDS)
+    assert watchdog.stuck(STUCK_SECONDS) is None
+    await desk.work(smpp=1)
+    await watchdog.look()
+    assert watchdog.stuck(STUCK_SECONDS) is None
