@@ -161,6 +161,9 @@ def load_templates(directory: Path = TEMPLATES) -> Templates:
     """
     plain = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
     escaping = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=True)
+    for environment in (plain, escaping):
+        # A text has its fields and nothing else, and what else there is would be gathered anew at each rendering.
+        environment.globals.clear()
     problems: list[str] = []
     renderings: dict[tuple[Language, Step], Rendering] = {}
     for language in Language:
