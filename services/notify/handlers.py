@@ -1,5 +1,6 @@
 """Events of requests in, rows of the ledger out. Nothing here waits for a provider."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -40,11 +41,11 @@ async def plan(
         )
         if notification is not None:
             planned[notification.channel].setdefault(notification.id, notification)
+    planned = {channel: notifications for channel, notifications in planned.items() if notifications}
+    # At once, so that a store that commits what waits together does so with these.
+    added = await asyncio.gather(*(ledgers[channel].add(list(each.values())) for channel, each in planned.items()))
     publications: list[Publication] = []
-    for channel, notifications in planned.items():
-        if not notifications:
-            continue
-        standing = await ledgers[channel].add(list(notifications.values()))
+    for (channel, notifications), standing in zip(planned.items(), added, strict=True):
         new = Counter(each.status for key, each in notifications.items() if key not in standing)
         for status, times in new.items():
             metrics.notifications.labels(channel or "none", status).inc(times)

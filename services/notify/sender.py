@@ -43,8 +43,8 @@ DRAIN_SECONDS: Final = 8.0
 STORE_RETRY_SECONDS: Final = 0.5
 SETTLED_AT_ONCE_MAX: Final = 500
 
-GATHER_SECONDS: Final = 0.02
-"""How long an answer waits for others to be saved with: a commit costs as much as many rows."""
+GATHER_SECONDS: Final = 0.1
+"""How long an answer waits for others to be saved with: a commit, and a publication, cost as much as many rows."""
 
 TELLING_MAX: Final = 20
 TOLD_SECONDS: Final = 0.5
@@ -289,10 +289,7 @@ class Sender(Generic[M]):
 
     async def _settle_answers(self) -> None:
         while True:
-            answered = [await self._answers.get()]
-            await asyncio.sleep(GATHER_SECONDS)
-            while not self._answers.empty() and len(answered) < SETTLED_AT_ONCE_MAX:
-                answered.append(self._answers.get_nowait())
+            answered = await self._next_answers()
             while True:
                 try:
                     # Told beside it: messages go on while Kafka is away.
@@ -304,6 +301,18 @@ class Sender(Generic[M]):
             for each in answered:
                 self._lane(each).settled()
                 self._answers.task_done()
+
+    async def _next_answers(self) -> list[Answered]:
+        """What comes within a moment of the first one, or before so many wait that less could be sent meanwhile."""
+        enough = max(1, min(lane.provider.window for lane in self._lanes.values()) // 2)
+        answered = [await self._answers.get()]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_SECONDS):
+                while len(answered) < enough:
+                    answered.append(await self._answers.get())
+        while not self._answers.empty() and len(answered) < SETTLED_AT_ONCE_MAX:
+            answered.append(self._answers.get_nowait())
+        return answered
 
     async def _write_told(self) -> None:
         while True:
