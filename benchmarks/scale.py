@@ -60,13 +60,13 @@ async def _measure(report: Path, rounds: int) -> None:
 def tables(figures: Mapping[str, Any]) -> dict[str, Table]:
     """All tables, by the names that a document gives them."""
     cost = Costs.of(figures["costs"])
-    cpu, topics, stores, memory = costs.costs_tables(figures["costs"])
+    cpu, topics, stores, start = costs.costs_tables(figures["costs"])
     return {
         "machine": _machine_table(figures),
         "cpu": cpu,
         "topics": topics,
         "stores": stores,
-        "memory": memory,
+        "start": start,
         "replicas": replicas.replicas_table(figures["replicas"]),
         "assumptions": assumptions_table(),
         "sizes": sizes_table([size(cost, rate) for rate in RATES]),
@@ -93,6 +93,7 @@ def _machine_table(figures: Mapping[str, Any]) -> Table:
     on = figures["machine"]
     rows = [
         ("processor", f"{on['cpu']}, {on['cores']} cores"),
+        ("a million additions in a loop", f"{on['loop_ms']:.0f} ms"),
         ("memory", f"{on['memory_mb'] / 1024:.0f} GB"),
         ("Kafka, Python, SQLite", f"{on['kafka']}, {on['python']}, {on['libraries']['sqlite']}"),
         ("busy before (load average)", f"{on['load_before']:.1f}"),

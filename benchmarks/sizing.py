@@ -20,7 +20,6 @@ UTILISATION: Final = 0.5
 
 REPLICATION: Final = 3
 CORES: Final = 8
-MEMORY_BYTES: Final = 32e9
 NETWORK_BYTES_PER_SECOND: Final = 1.25e9
 DISK_BYTES: Final = 8e12
 BROKERS_MIN: Final = 3
@@ -35,6 +34,9 @@ SMS_PER_SECOND: Final = float(SmppSettings.model_fields["per_second"].default)
 MAILS_PER_SECOND: Final = float(SmtpSettings.model_fields["per_second"].default)
 OPEN_SECONDS: Final = 14 * 86_400.0
 """How long a request waits for its answer."""
+
+START_SECONDS: Final = 600.0
+"""How long the dashboards may be without metrics while it starts: nothing else waits for it."""
 
 MESH_PER_SECOND: Final = 10_000
 """What one mesh should carry at most; beyond that, several, each with agencies of its own."""
@@ -57,7 +59,7 @@ SHARED_OUT: Final = ("intake", "routing", "notify")
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What one request costs. CPU time by service, bytes by topic; `open_bytes` of memory while it is open."""
+    """What one request costs. CPU time by service, bytes by topic; `start_seconds` of a start while it is open."""
 
     cpu_seconds: Mapping[str, float]
     kafka_cpu_seconds: float
@@ -66,7 +68,7 @@ class Costs:
     rows: float
     segments: float
     mails: float
-    open_bytes: float
+    start_seconds: float
 
     @classmethod
     def of(cls, figures: Mapping[str, Any]) -> Self:
@@ -81,7 +83,7 @@ class Costs:
             # The provider's reference of each segment is a row.
             segments=rows["notify"]["provider_references"],
             mails=rows["notify"]["notifications_email"],
-            open_bytes=figures["open_bytes"],
+            start_seconds=figures["start_us"] / 1e6,
         )
 
     @property
@@ -121,7 +123,7 @@ class Size:
     rows_per_second: float
     sms_per_second: float
     mails_per_second: float
-    open_requests_bytes: float
+    start_seconds: float
 
     @property
     def brokers_needed(self) -> int:
@@ -156,7 +158,7 @@ def size(costs: Costs, per_second: int) -> Size:
         rows_per_second=per_second * costs.rows,
         sms_per_second=per_second * costs.segments,
         mails_per_second=per_second * costs.mails,
-        open_requests_bytes=per_second * costs.open_bytes * OPEN_SECONDS,
+        start_seconds=per_second * costs.start_seconds * OPEN_SECONDS,
     )
 
 
@@ -174,8 +176,8 @@ def _limits(costs: Costs) -> Iterator[Limit]:
         then = "replicas" if service in SHARED_OUT else "new code, decision 0012"
         yield Limit(f"one process of {service}", UTILISATION / seconds, then)
     yield Limit(
-        "memory of metrics, on a machine of its own",
-        MEMORY_BYTES * UTILISATION / (costs.open_bytes * OPEN_SECONDS),
+        "a start of metrics, which reads what is open",
+        START_SECONDS / (costs.start_seconds * OPEN_SECONDS),
         "new code, decision 0012",
     )
     yield Limit(
@@ -210,9 +212,8 @@ def assumptions_table() -> Table:
     """What the arithmetic takes for granted."""
     days = sorted({round(seconds / 86_400) for seconds in RETENTION_SECONDS.values()})
     rows = [
-        ("use of a core, a memory, a network or a disk", f"{UTILISATION:.0%}"),
+        ("use of a core, a network or a disk", f"{UTILISATION:.0%}"),
         ("cores of a machine", f"{CORES}"),
-        ("memory of a machine", f"{MEMORY_BYTES / 1e9:g} GB"),
         ("network of a machine", f"{NETWORK_BYTES_PER_SECOND * 8 / 1e9:g} Gbit/s each way"),
         ("disk of a broker", f"{DISK_BYTES / 1e12:g} TB"),
         ("copies of each record", f"{REPLICATION}"),
@@ -222,6 +223,7 @@ def assumptions_table() -> Table:
         ("partitions for each process", f"{PARTITIONS_A_PROCESS}"),
         ("days that topics are kept", f"{days[0]}; dead letters {days[-1]}"),
         ("days that a request is open", f"{OPEN_SECONDS / 86_400:g}"),
+        ("minutes that metrics may be away for a start", f"{START_SECONDS / 60:g}"),
         ("an SMS contract, a mail relay", f"{SMS_PER_SECOND:g} segments/s, {MAILS_PER_SECOND:g} mails/s"),
     ]
     return Table("Assumptions", ("of", "assumed"), rows)
@@ -250,7 +252,7 @@ def sizes_table(sizes: Sequence[Size]) -> Table:
         ),
         ("TB on topics", *(f"{one.topic_bytes / 1e12:,.1f}" for one in sizes)),
         ("TB in stores, a year", *(f"{one.store_bytes_a_year / 1e12:,.1f}" for one in sizes)),
-        ("GB of open requests in metrics' memory", *(f"{one.open_requests_bytes / 1e9:,.0f}" for one in sizes)),
+        ("minutes of a start of metrics", *(f"{one.start_seconds / 60:,.0f}" for one in sizes)),
         ("new documents/s in stores", *(f"{one.rows_per_second:,.0f}" for one in sizes)),
         ("SMS segments/s", *(f"{one.sms_per_second:,.0f}" for one in sizes)),
         ("SMS contracts", *(f"{ceil(one.sms_per_second / SMS_PER_SECOND):,}" for one in sizes)),

@@ -19,7 +19,7 @@ COSTS: Final = Costs(
     rows=10.0,
     segments=2.0,
     mails=0.5,
-    open_bytes=100.0,
+    start_seconds=0.000_01,
 )
 
 
@@ -67,8 +67,9 @@ def test_messages_and_rows_come_as_often_as_a_request_brings_them() -> None:
     assert (sized.sms_per_second, sized.mails_per_second, sized.rows_per_second) == (500, 125, 2500)
 
 
-def test_memory_holds_each_request_for_as_long_as_it_is_open() -> None:
-    assert size(COSTS, 250).open_requests_bytes == 250 * 100 * 14 * DAY_SECONDS
+def test_a_start_of_metrics_takes_its_time_for_each_request_that_is_open() -> None:
+    assert size(COSTS, 50).start_seconds == pytest.approx(50 * 0.000_01 * 14 * DAY_SECONDS)
+    assert carried("a start of metrics, which reads what is open") == pytest.approx(600 / (0.000_01 * 14 * DAY_SECONDS))
 
 
 def test_limits_come_in_the_order_in_which_they_break() -> None:
