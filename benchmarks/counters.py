@@ -12,7 +12,7 @@ import tempfile
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from collections.abc import Collection as Keys
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -152,6 +152,8 @@ class CountingCollection:
 
 async def count(stage: str, inputs: Inputs, directory: Path) -> Costs:
     """What the stage's own wiring does with the first 1,000 events of its input, on an empty store."""
+    # Once beforehand: what a process remembers, as of phones, would count or not by what else had run in it.
+    await _work(stage, inputs, directory / f"{stage}-first", Costs(), nullcontext())
     # One after the other: whoever counts calls slows and swells what the other would see.
     costs = Costs()
     await _work(stage, inputs, directory / f"{stage}-calls", costs, _calls(costs))
