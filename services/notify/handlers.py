@@ -1,13 +1,12 @@
 """Events of requests in, rows of the ledger out. Nothing here waits for a provider."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from services.notify import domain
 from services.notify.domain import Notification
 from services.notify.ledger import Ledger
-from services.notify.outcomes import announcements
+from services.notify.outcomes import announcements, count
 from services.notify.rendering import Templates
 from shared.bus.port import Incoming, Publication
 from shared.clock import Clock
@@ -46,9 +45,7 @@ async def plan(
     added = await asyncio.gather(*(ledgers[channel].add(list(each.values())) for channel, each in planned.items()))
     publications: list[Publication] = []
     for (channel, notifications), standing in zip(planned.items(), added, strict=True):
-        new = Counter(each.status for key, each in notifications.items() if key not in standing)
-        for status, times in new.items():
-            metrics.notifications.labels(channel or "none", status).inc(times)
+        count(metrics, channel, (each for key, each in notifications.items() if key not in standing))
         if channel is None:
             for key, notification in notifications.items():
                 publications += announcements(standing.get(key, notification))

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from services.notify.domain import Notification, State
-from shared.store.port import Change, Collection, Document
+from shared.store.port import Change, Collection, Document, Row
 
 TAKE_LEASE: Final = timedelta(seconds=5)
 """How long a row is out of sight between being taken and being marked as `sending`."""
@@ -55,13 +55,13 @@ class Ledger:
     async def take(self, now: datetime, limit: int) -> list[Held]:
         """Up to `limit` rows that somebody has to do something about, for a few seconds, the longest due first."""
         rows = await self._collection.take_due(now, limit=limit, lease=TAKE_LEASE)
-        return [Held(Notification.from_json(row.body), row.version, row.due) for row in rows]
+        return [_held(row) for row in rows]
 
     async def get(self, ids: Keys[str]) -> dict[str, Held]:
         """The rows there are among these ids, and of which all is told as `told` has it."""
         known = {key: self._told[key] for key in ids if key in self._told}
         rows = await self._collection.get_many([key for key in ids if key not in known])
-        return known | {key: Held(Notification.from_json(row.body), row.version, row.due) for key, row in rows.items()}
+        return known | {key: _held(row) for key, row in rows.items()}
 
     async def save(self, changed: Sequence[Held], now: datetime) -> list[Held]:
         """Write each over the version it was held at; return those that were written, at their new version.
@@ -106,7 +106,11 @@ class Ledger:
     async def unfinished(self) -> AsyncIterator[Held]:
         """Every row that somebody has to look at some day."""
         async for row in self._collection.scan(due_only=True):
-            yield Held(Notification.from_json(row.body), row.version, row.due)
+            yield _held(row)
+
+
+def _held(row: Row) -> Held:
+    return Held(Notification.from_json(row.body), row.version, row.due)
 
 
 def _due_by(rows: Iterable[Held], moment: datetime) -> list[Held]:

@@ -2,7 +2,7 @@
 outbox of its row, and a failed one is followed by one on the citizen's other channel."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from services.notify import domain
@@ -23,6 +23,12 @@ log = get_logger(__name__)
 def announcements(notification: Notification) -> list[Publication]:
     """The outcome events in a notification's outbox."""
     return [Publication(topics.OUTCOME, notification.request_id, event.encode()) for event in notification.outbox]
+
+
+def count(metrics: NotifyMetrics, channel: Channel | None, reached: Iterable[Notification]) -> None:
+    """Count notifications of a channel that have come to the status in which they are."""
+    for status, times in Counter(each.status for each in reached).items():
+        metrics.notifications.labels(channel or "none", status).inc(times)
 
 
 class Outcomes:
@@ -50,8 +56,7 @@ class Outcomes:
     async def save(self, moved: Sequence[Held], now: datetime) -> list[Held]:
         """Save what has come to another status, and count it. As Ledger.save: those that were written."""
         saved = await self._ledger.save(moved, now)
-        for status, times in Counter(held.notification.status for held in saved).items():
-            self._metrics.notifications.labels(self._channel, status).inc(times)
+        count(self._metrics, self._channel, (held.notification for held in saved))
         return saved
 
     async def announce(self, untold: Sequence[Held]) -> None:
@@ -75,6 +80,4 @@ class Outcomes:
             return
         planned = [domain.fallback(each, self._clock.now()) for each in failed]
         standing = await self._other.add(planned)
-        for each in planned:
-            if each.id not in standing:
-                self._metrics.notifications.labels(each.channel, each.status).inc()
+        count(self._metrics, planned[0].channel, (each for each in planned if each.id not in standing))

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from services.notify import domain
 from services.notify.domain import Notification, State, next_attempt, user_message_reference
 from services.notify.ledger import Held, Ledger
-from services.notify.outcomes import Outcomes
+from services.notify.outcomes import Outcomes, count
 from shared.clock import Clock
 from shared.contract.events import Channel, Moment, Part, Timed
 from shared.log import get_logger
@@ -189,13 +189,12 @@ class Receipts:
             else:
                 changed.append(Held(notification, standing[key].version))
         saved = await self._ledger.save(changed, self._clock.now())
-        reached = Counter(
-            held.notification.status
+        reached = (
+            held.notification
             for held in saved
             if held.notification.status is not standing[held.notification.id].notification.status
         )
-        for status, times in reached.items():
-            self._metrics.notifications.labels(Channel.SMS, status).inc(times)
+        count(self._metrics, Channel.SMS, reached)
         await self._outcomes.announce([held for held in saved if held.notification.untold])
         done = unchanged | {held.notification.id for held in saved}
         return [(row, receipt) for key in done for row, receipt, _ in spoken_of[key]]
