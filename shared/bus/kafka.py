@@ -55,6 +55,7 @@ FETCH_BYTES = 64 * 1024
 PARTITION_BYTES = 256 * 1024
 """One partition's chunk is drained before the next one's turn: small chunks keep busy agencies from starving others."""
 
+START_SECONDS = 10.0
 PUBLISH_TIMEOUT_SECONDS = 10.0
 COMMIT_SECONDS = 0.1
 """How long a finished batch may wait to be committed with others: a commit costs the broker as much as a fetch."""
@@ -139,10 +140,12 @@ class KafkaPublisher:
             bootstrap_servers=self._bootstrap_servers, client_id=self._client_id, **PRODUCER_OPTIONS
         )
         try:
-            await producer.start()
-        except KafkaError as error:
-            await producer.stop()
-            raise Unavailable(f"Kafka: {error}") from error
+            # By itself it would ask for its number for as long as brokers answer and have no quorum.
+            async with asyncio.timeout(START_SECONDS):
+                await producer.start()
+        except (KafkaError, TimeoutError) as error:
+            await self._end(producer)
+            raise Unavailable(f"Kafka: {error!r}") from error
         self._producer = producer
 
     async def stop(self) -> None:
@@ -151,16 +154,21 @@ class KafkaPublisher:
         await self._close()
 
     async def _close(self) -> None:
-        if self._producer is None:
-            return
-        producer, self._producer = self._producer, None
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            await self._end(producer)
+
+    @staticmethod
+    async def _end(producer: AIOKafkaProducer) -> None:
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
                 await producer.stop()
         except TimeoutError:
             # An idempotent producer never gives up. Whoever published this was told so, and publishes it again.
             log.warning("closed before Kafka acknowledged all")
-            await producer.client.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await producer.client.close()
 
     async def ping(self) -> None:
         """Return if a broker answers; Unavailable if not."""
@@ -192,9 +200,11 @@ class KafkaPublisher:
         except (KafkaError, TimeoutError) as error:
             raise Unavailable(f"Kafka did not acknowledge: {error!r}") from error
         finally:
-            for place, acknowledgement in sent:
-                if not acknowledgement.done():
-                    self._unresolved.setdefault(place, set()).add(acknowledgement)
+            # What a producer that was replaced meanwhile has not written it never will, and nobody waits for it.
+            if producer is self._producer:
+                for place, acknowledgement in sent:
+                    if not acknowledgement.done():
+                        self._unresolved.setdefault(place, set()).add(acknowledgement)
         if producer is self._producer:
             self._fatal = None
         for topic, count in Counter(publication.topic.name for publication in publications).items():

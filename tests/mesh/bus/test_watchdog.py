@@ -67,6 +67,25 @@ async def test_a_producer_whose_sender_has_ended_is_broken_until_another_works_i
     assert bus.stuck(after_seconds=120) is None
 
 
+async def test_what_a_replaced_producer_never_wrote_holds_up_nothing_that_its_successor_is_given(
+    cluster: "Cluster",
+) -> None:
+    topic = await cluster.create("out4")
+    _, publisher = await publishing(cluster)
+    await publisher.publish([Publication(topic, "key", b"0")])
+    sender = producer_of(publisher)._sender
+    # As where a broker does not answer: what is published now waits in the client.
+    sender._muted_partitions.add(TopicPartition(topic.name, 0))
+    waiting = asyncio.create_task(publisher.publish([Publication(topic, "key", b"1")]))
+    await cluster.until(lambda: bool(producer_of(publisher)._message_accumulator._batches))
+    sender.sender_task.cancel()
+    await asyncio.wait([sender.sender_task])
+    await publisher.publish([Publication(topic, "key", b"2")])
+    with pytest.raises(Unavailable):
+        await waiting
+    await publisher.publish([Publication(topic, "key", b"1")])
+
+
 async def publishing(cluster: "Cluster") -> tuple[KafkaBus, KafkaPublisher]:
     """A bus without consumers, and its publisher."""
     metrics = BusMetrics(CollectorRegistry())
