@@ -11,11 +11,11 @@ import sqlite3
 import tempfile
 import time
 from asyncio import AbstractEventLoop, Future
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Keys
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -29,6 +29,7 @@ T = TypeVar("T")
 BUSY_TIMEOUT_SECONDS = 5.0
 WAL_PAUSE_SECONDS = 0.01
 PAGE_ROWS = 500
+ROWS_AT_ONCE_MAX = 256
 
 # Result codes that blame the statement or what was bound to it. All others blame the file, the disk or its other users.
 _PROGRAMMING_ERRORS = {
@@ -68,6 +69,23 @@ def _turn_to_wal(connection: sqlite3.Connection) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
         time.sleep(WAL_PAUSE_SECONDS)  # on the store's own thread
+
+
+def _in_rounds(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """All of them, in parts of few different sizes, so that there are few different statements."""
+    start = 0
+    while start < len(rows):
+        size = min(ROWS_AT_ONCE_MAX, 1 << (len(rows) - start).bit_length() - 1)
+        yield rows[start : start + size]
+        start += size
+
+
+@cache
+def _insertion(name: str, rows: int) -> str:
+    """Many rows in one statement: the connection's thread gives the interpreter away with each, and has to wait for a
+    busy event loop until it has it again."""
+    values = ", ".join(["(?, 1, ?, ?)"] * rows)
+    return f'INSERT INTO "{name}" (key, version, due, body) VALUES {values} ON CONFLICT DO NOTHING'  # noqa: S608
 
 
 def _row(key: str, version: int, due: int | None, body: bytes) -> Row:
@@ -334,12 +352,11 @@ class SqliteCollection:
     ) -> dict[str, Row]:
         # The last row's number tells those that stood from those that are inserted now: nothing is ever removed.
         (last,) = connection.execute(f'SELECT coalesce(max(rowid), 0) FROM "{self._name}"').fetchone()  # noqa: S608
-        inserted = connection.executemany(
-            f'INSERT INTO "{self._name}" (key, version, due, body) VALUES (?, 1, ?, ?) '  # noqa: S608
-            "ON CONFLICT DO NOTHING",
-            rows,
-        )
-        if inserted.rowcount == len(rows):
+        inserted = 0
+        for some in _in_rounds(rows):
+            statement = _insertion(self._name, len(some))
+            inserted += connection.execute(statement, [field for row in some for field in row]).rowcount
+        if inserted == len(rows):
             return {}
         return self._standing(connection, [row[0] for row in rows], up_to=last)
 
