@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, with bounds on how long and how large a call may be.
+"""HTTP/1.1 as uvicorn speaks it, with bounds on how long and how large a call may be, and a short way to an answer.
 
 uvicorn waits for ever for the rest of a head, a body or a reader, and keeps a head of any size. A few hundred
 connections that drip a byte now and then would keep everybody else out; these bounds are why they can't. Many calls
@@ -7,17 +7,30 @@ from one address are a reverse proxy's to refuse: behind one, all calls come fro
 
 import asyncio
 import json
-from typing import Any, ClassVar, Final, cast
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from shared.contract.reasons import MEANINGS, Reason
 
-_STATUS_LINES: Final = {
-    400: b"HTTP/1.1 400 Bad Request",
-    408: b"HTTP/1.1 408 Request Timeout",
-    431: b"HTTP/1.1 431 Request Header Fields Too Large",
-}
+Fields = Sequence[tuple[bytes, bytes]]
+"""The headers of a call as they came, their names in lower case."""
+
+
+class Answer(NamedTuple):
+    """A whole answer to a call. `headers` are those beside its type and length."""
+
+    status: int
+    media_type: str
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
+Take = Callable[[Fields, bytes, Callable[[Answer], None]], None]
+"""Answers a call that is there whole, given its headers and its body: once, now or later. Raises nothing."""
 
 
 class OnePiece:
@@ -56,7 +69,13 @@ class BoundedHttp(HttpToolsProtocol):
     body (request line, headers, sizes of chunks, trailers) has at most `framing_bytes_max`, and what was read in one
     go with the last of them. Whoever has more than `pipelined_max` calls wait for the answer to an earlier one is hung
     up on. Beyond `connections_max`, whoever has kept us waiting longest makes room.
+
+    Calls in `whole`, by method and path, are handed over as soon as they are there, if they say how long they are and
+    are not large: by ASGI, with a task and messages for each, they would cost more than what they ask for. The same
+    calls go to the application where anything about them is unusual, and so do all others.
     """
+
+    whole: ClassVar[Mapping[tuple[str, str], Take]] = {}
 
     patience_seconds: ClassVar[float] = 30.0
     framing_bytes_max: ClassVar[int] = 64 * 1024
@@ -68,6 +87,8 @@ class BoundedHttp(HttpToolsProtocol):
     _alarm: asyncio.TimerHandle | None = None
     _framing_bytes = 0
     _body_begun = False
+    _awaited: RequestResponseCycle | None = None
+    """The call in turn, if it is to be handed over once it is there whole."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(cast(asyncio.Transport, OnePiece(transport)))
@@ -115,11 +136,55 @@ class BoundedHttp(HttpToolsProtocol):
         self._body_begun = False
         self._wait_no_more()
         super().on_message_complete()
+        if self._awaited is self.cycle:
+            self._hand_over()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.cycle.response_complete:
             self._wait()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if (cycle.scope["method"], cycle.scope["path"]) not in self.whole or not self._is_usual(cycle):
+            super()._start_asgi_task(cycle, app)
+            return
+        self._awaited = cycle
+        if not cycle.more_body:
+            self._hand_over()
+
+    def _is_usual(self, cycle: RequestResponseCycle) -> bool:
+        """Whether its body will come by itself, and whoever called reads the answers."""
+        length = next((value for name, value in cycle.scope["headers"] if name == b"content-length"), b"")
+        # With a longer body uvicorn stops reading until somebody takes what came.
+        comes = length.isdigit() and len(length) <= 6 and int(length) <= HIGH_WATER_LIMIT
+        return comes and not cycle.waiting_for_100_continue and not self.flow.write_paused
+
+    def _hand_over(self) -> None:
+        """Not now: the parser is amid what was read, and an answer leads to the next call in line."""
+        cycle, self._awaited = cast(RequestResponseCycle, self._awaited), None
+        self.loop.call_soon(self._take, cycle)
+
+    def _take(self, cycle: RequestResponseCycle) -> None:
+        if not cycle.disconnected:
+            take = self.whole[cycle.scope["method"], cycle.scope["path"]]
+            take(cast(Fields, cycle.scope["headers"]), bytes(cycle.body), partial(self._answer, cycle))
+
+    def _answer(self, cycle: RequestResponseCycle, answer: Answer) -> None:
+        if cycle.disconnected or self.transport.is_closing():
+            return
+        cycle.response_started = cycle.response_complete = True
+        fields = [
+            *self.server_state.default_headers,
+            (b"content-length", b"%d" % len(answer.body)),
+            (b"content-type", answer.media_type.encode()),
+            *((name.lower().encode(), value.encode()) for name, value in answer.headers.items()),
+            *(() if cycle.keep_alive else ((b"connection", b"close"),)),
+        ]
+        head = b"".join(b"%b: %b\r\n" % field for field in fields)
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[answer.status], head, answer.body))
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def pause_writing(self) -> None:
         self._wait()
@@ -183,10 +248,9 @@ class BoundedHttp(HttpToolsProtocol):
         }
         body = json.dumps(problem).encode()
         head = (
-            _STATUS_LINES[status],
             b"content-type: application/problem+json",
             b"content-length: %d" % len(body),
             b"connection: close",
         )
-        self.transport.write(b"\r\n".join(head) + b"\r\n\r\n" + body)
+        self.transport.write(STATUS_LINE[status] + b"\r\n".join(head) + b"\r\n\r\n" + body)
         self.transport.close()

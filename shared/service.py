@@ -6,7 +6,8 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 import uvicorn
@@ -24,7 +25,6 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp
 
 from shared.bus.kafka import LINGER_MS, KafkaBus, KafkaPublisher
 from shared.bus.loop import Decode, Handle
@@ -33,7 +33,7 @@ from shared.clock import Clock, SystemClock
 from shared.config import ConfigError
 from shared.contract.events import Event
 from shared.contract.topics import Topic
-from shared.http import BoundedHttp
+from shared.http import BoundedHttp, Take
 from shared.log import configure_logging, get_logger
 from shared.metrics import BusMetrics
 from shared.settings import ServiceSettings
@@ -48,6 +48,10 @@ RESTART_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 READINESS_TIMEOUT_SECONDS = 3.0
 CALLS_SECONDS = 5
 """How long HTTP calls may still take when the service is told to stop, before it stops the rest."""
+
+SWITCH_SECONDS = 0.0005
+"""How long a thread that wants the interpreter waits for one that does not let go of it: the store's has to get it back
+after each statement, and by Python's own 5 ms would wait ten times as long for a busy event loop."""
 
 log = get_logger(__name__)
 
@@ -128,8 +132,13 @@ class Service:
         """A further condition of life: says why only a new process helps, if it was so for more than these seconds."""
         self._watched[name] = stuck
 
-    def app(self, routes: Sequence[BaseRoute] = (), *, first: Callable[[ASGIApp], ASGIApp] | None = None) -> Starlette:
-        """The ASGI application: the service's own routes and the three that all have, behind what `first` makes."""
+    def app(
+        self, routes: Sequence[BaseRoute] = (), *, whole: Mapping[tuple[str, str], Take] = BoundedHttp.whole
+    ) -> Starlette:
+        """The ASGI application: the service's own routes and the three that all have.
+
+        `whole`: by method and path, calls that `run` hands over past the application where it can, see BoundedHttp.
+        """
         app = Starlette(
             routes=[
                 Route("/live", self._live),
@@ -139,11 +148,9 @@ class Service:
             ],
             lifespan=self._lifespan,
         )
-        if first:
-            # Not as middleware, which Starlette puts behind its own.
-            app.middleware_stack = first(app.build_middleware_stack())
         app.state.settings = self.settings
         app.state.service = self
+        app.state.whole = whole
         return app
 
     @contextlib.asynccontextmanager
@@ -236,6 +243,7 @@ def run(build_app: Callable[[], Starlette]) -> None:
 
     Wrong settings or a wrong jurisdiction end the process with a sentence that says what to change.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a time of creation for each series would double what Prometheus has to keep
     try:
         app = build_app()
@@ -245,11 +253,15 @@ def run(build_app: Callable[[], Starlette]) -> None:
         wrong = (f"{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
         raise SystemExit("Wrong settings in the environment:\n" + "\n".join(wrong)) from None
     settings: ServiceSettings = app.state.settings
+
+    class Http(BoundedHttp):
+        whole = app.state.whole
+
     uvicorn.run(
         app,
         host=settings.http_host,
         port=settings.http_port,
-        http=BoundedHttp,
+        http=Http,
         ws="none",
         log_config=None,
         access_log=False,

@@ -2,18 +2,17 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from starlette.types import ASGIApp
 
+from services.intake.agency_event import StatusChange
 from services.intake.domain import Received, Verdict
 from services.intake.handlers import Intake, publication
-from services.intake.http import HttpDoor, PublishFirst, build_http
+from services.intake.http import EVENTS, HttpDoor, build_http
 from services.intake.kafka import decoder
 from services.intake.keys import Authenticator
 from services.intake.references import References
@@ -24,6 +23,7 @@ from shared.bus.port import Publication, Publisher, Unavailable
 from shared.clock import Clock
 from shared.contract.topics import AGENCY_TOPIC_PATTERN
 from shared.failpoints import NONE, Failpoints, Point
+from shared.http import Take
 from shared.jurisdiction import Jurisdiction, load_jurisdiction
 from shared.metrics import IntakeMetrics
 from shared.service import Service
@@ -34,12 +34,12 @@ from shared.store.port import Store
 class Doors:
     """The two doors of intake, with one verdict behind them. HTTP calls are answered while the gatherer runs.
 
-    `publish_first` goes before all that is before `http`.
+    `whole` are the calls that need not go through `http`, see BoundedHttp.
     """
 
     from_kafka: Handle[Received]
     http: FastAPI
-    publish_first: Callable[[ASGIApp], ASGIApp]
+    whole: Mapping[tuple[str, str], Take]
     gatherer: Gatherer[Received, Verdict]
 
 
@@ -76,18 +76,27 @@ def build_doors(
         count(verdicts)
         return [publication(verdict) for verdict in verdicts]
 
-    deciding, publishing = asyncio.Lock(), asyncio.Lock()
+    changing = asyncio.Lock()
+    under_way: set[asyncio.Future[None]] = set()
 
     async def from_http(batch: Sequence[Received]) -> list[Verdict]:
-        async with failpoints.at(Point.RECEIVED, Unavailable):
-            # While one batch waits for Kafka the next is decided. Each is published in its turn.
-            async with deciding:
-                verdicts = await intake.decide(batch)
-                await publishing.acquire()
-            try:
+        published: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        under_way.add(published)
+        try:
+            async with failpoints.at(Point.RECEIVED, Unavailable):
+                if any(isinstance(received.event, StatusChange) for received in batch):
+                    async with changing:
+                        verdicts = await intake.decide(batch)
+                        # It may change what these have opened or changed, and is not told of before that.
+                        before = under_way - {published}
+                    if before:
+                        await asyncio.wait(before)
+                else:
+                    verdicts = await intake.decide(batch)
                 await publisher.publish([publication(verdict) for verdict in verdicts])
-            finally:
-                publishing.release()
+        finally:
+            under_way.remove(published)
+            published.set_result(None)
         await failpoints.reach(Point.PUBLISHED, Unavailable)
         count(verdicts)
         return verdicts
@@ -100,11 +109,12 @@ def build_doors(
         requests=requests,
         clock=clock,
         phone_region=jurisdiction.phone_region,
+        metrics=metrics,
     )
     return Doors(
         from_kafka=from_kafka,
         http=build_http(door, metrics),
-        publish_first=partial(PublishFirst, door=door, metrics=metrics),
+        whole={("POST", EVENTS): door.take},
         gatherer=gatherer,
     )
 
@@ -128,4 +138,4 @@ def build_app(
         AGENCY_TOPIC_PATTERN, decoder(jurisdiction, service.clock), doors.from_kafka, label="agency.*.events"
     )
     service.run_beside("http gatherer", doors.gatherer.run)
-    return service.app(routes=[Mount("/", doors.http)], first=doors.publish_first)
+    return service.app(routes=[Mount("/", doors.http)], whole=doors.whole)

@@ -7,8 +7,10 @@ details, with the same reason codes as at the Kafka door.
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache, partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -45,6 +47,7 @@ from shared.clock import Clock
 from shared.contract.agency import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_EVENT_BYTES
 from shared.contract.events import Door, Part, Problem, RequestRejected
 from shared.contract.reasons import MEANINGS, Reason
+from shared.http import Answer, Fields
 from shared.jurisdiction import Agency
 from shared.log import get_logger
 from shared.metrics import IntakeMetrics
@@ -56,9 +59,6 @@ ROUTES = frozenset({EVENTS, REQUEST})
 RETRY_AFTER_SECONDS = 5
 
 log = get_logger(__name__)
-
-Fields = Sequence[tuple[bytes, bytes]]
-"""The headers of a call as they came, their names in lower case."""
 
 _STATUS_OF = {
     Reason.EMPTY: 400,
@@ -82,6 +82,21 @@ _STATUS_OF = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the headers of a call to publish say, and when they came."""
+
+    fields: Fields
+    agency: Agency
+    kind: str
+    received_at: datetime
+
+    @property
+    def limit(self) -> int:
+        """How long its body may be, in bytes."""
+        return MAX_BATCH_BYTES if self.kind == BATCH else MAX_EVENT_BYTES
+
+
 class HttpDoor:
     """Reads HTTP calls of agencies, has them decided in gathered batches, and says what became of them."""
 
@@ -93,44 +108,71 @@ class HttpDoor:
         requests: Collection,
         clock: Clock,
         phone_region: str,
+        metrics: IntakeMetrics,
     ) -> None:
         self._authenticator = authenticator
         self._gatherer = gatherer
         self._requests = requests
         self._clock = clock
         self._phone_region = phone_region
+        self._seconds = cache(lambda status: metrics.http_seconds.labels(EVENTS, f"{status // 100}xx"))
 
-    async def publish(self, scope: Scope, receive: Receive) -> Response:
+    async def publish(self, scope: Scope, receive: Receive) -> Answer:
         """The answer to a call with one event (structured or binary mode) or a batch of up to 500."""
-        return await _answered(self._publish(scope["headers"], receive))
+        try:
+            head = self._head(scope["headers"])
+            events = self._events(head, await _body(head, receive))
+            return _said(head, await self._gatherer.submit(events))
+        except asyncio.CancelledError:
+            # Only a server that is told to stop cancels a call, and lets it still be answered.
+            return _why_not(Unavailable("the service stops"))
+        except _TOLD as why:
+            return _why_not(why)
 
-    async def view(self, scope: Scope, reference: str) -> Response:
+    def take(self, fields: Fields, body: bytes, answer: Callable[[Answer], None]) -> None:
+        """As `publish`, of a call that is there whole: hands over the answer, now or later."""
+        started = time.perf_counter()
+
+        def tell(said: Answer) -> None:
+            self._seconds(said.status).observe(time.perf_counter() - started)
+            answer(said)
+
+        def decided(head: Head, verdicts: asyncio.Future[Sequence[Verdict]]) -> None:
+            why = verdicts.exception()
+            tell(_said(head, verdicts.result()) if why is None else _why_not(why))
+
+        try:
+            head = self._head(fields)
+            _check_length(len(body), head.limit)
+            verdicts = self._gatherer.submit(self._events(head, body))
+        except Exception as why:
+            tell(_why_not(why))
+            return
+        verdicts.add_done_callback(partial(decided, head))
+
+    async def view(self, scope: Scope, reference: str) -> Answer:
         """A request, to the agency that owns it; to any other it does not exist."""
-        return await _answered(self._view(_first(scope["headers"]), reference))
+        try:
+            return await self._view(scope["headers"], reference)
+        except _TOLD as why:
+            return _why_not(why)
 
-    async def _publish(self, fields: Fields, receive: Receive) -> Response:
+    def _head(self, fields: Fields) -> Head:
         headers = _first(fields)
         agency = self._authenticated(headers)
-        received_at = self._clock.now()
-        kind = _media_type(headers)
-        body = await _body(headers, receive, MAX_BATCH_BYTES if kind == BATCH else MAX_EVENT_BYTES)
+        return Head(fields, agency, _media_type(headers), self._clock.now())
 
+    def _events(self, head: Head, body: bytes) -> list[Received]:
         def received(event: AgencyEvent | Refused, content: bytes) -> Received:
             fingerprint = "http/" + hashlib.sha256(content).hexdigest()
-            return Received(agency.id, Door.HTTP, event, received_at, fingerprint)
+            return Received(head.agency.id, Door.HTTP, event, head.received_at, fingerprint)
 
-        if kind == BATCH:
-            batch = [received(self._checked(value, content), content) for value, content in _split(body)]
-            results = [_result(verdict) for verdict in await self._decided(batch)]
-            accepted = all(result.status == 202 for result in results)
-            return _json(BatchResult(results=results), 202 if accepted else 207)
-        verdict = (await self._decided([received(*self._read(fields, kind, body))]))[0]
-        if verdict.problems:
-            return _problem(verdict.problems, event_id=verdict.received.event_id)
-        return _json(_result(verdict), 202)
+        if head.kind == BATCH:
+            return [received(self._checked(value, content), content) for value, content in _split(body)]
+        return [received(*self._read(head, body))]
 
-    async def _view(self, headers: Mapping[bytes, bytes], reference: str) -> Response:
-        agency = self._authenticated(headers)
+    async def _view(self, fields: Fields, reference: str) -> Answer:
+        agency = self._authenticated(_first(fields))
         wanted = normalise(reference)
         if wanted is None:
             refuse(Reason.NOT_FOUND, "this is no reference: it has a wrong length or check character")
@@ -163,19 +205,12 @@ class HttpDoor:
             refuse(Reason.UNAUTHENTICATED, detail)
         return agency
 
-    async def _decided(self, batch: Sequence[Received]) -> Sequence[Verdict]:
-        try:
-            return await self._gatherer.submit(batch) if batch else []
-        except asyncio.CancelledError as error:
-            # Only a server that is told to stop cancels a call, and lets it still be answered.
-            raise Unavailable("the service stops") from error
-
-    def _read(self, fields: Fields, kind: str, body: bytes) -> tuple[AgencyEvent | Refused, bytes]:
+    def _read(self, head: Head, body: bytes) -> tuple[AgencyEvent | Refused, bytes]:
         """What a call with one event says, and the event as JSON."""
         try:
             # The content type tells structured from binary mode, whatever other headers say.
-            if kind == JSON and any(name.startswith(b"ce-") for name, _ in fields):
-                value = _binary(fields, body)
+            if head.kind == JSON and any(name.startswith(b"ce-") for name, _ in head.fields):
+                value = _binary(head.fields, body)
                 content = write_json(value)
                 return self._checked(value, content), content
             return read_event(body, now=self._clock.now(), phone_region=self._phone_region), body
@@ -220,32 +255,6 @@ class Timed:
             self._metrics.http_seconds.labels(*labels).observe(time.perf_counter() - started)
 
 
-class PublishFirst:
-    """ASGI middleware that serves calls to publish itself, and hands on all others.
-
-    To be put before everything else: routers, frameworks and their error handling would take twice as long for such a
-    call as the door does.
-    """
-
-    def __init__(self, app: ASGIApp, *, door: HttpDoor, metrics: IntakeMetrics) -> None:
-        self._app = app
-        self._door = door
-        self._seconds = cache(lambda status: metrics.http_seconds.labels(EVENTS, f"{status // 100}xx"))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != EVENTS or scope["method"] != "POST":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        status = 500
-        try:
-            response = await self._door.publish(scope, receive)
-            status = response.status_code
-            await response(scope, receive, send)
-        finally:
-            self._seconds(status).observe(time.perf_counter() - started)
-
-
 def build_http(door: HttpDoor, metrics: IntakeMetrics) -> FastAPI:
     """The HTTP application of intake, with its OpenAPI document at /openapi.json and /docs."""
     api = FastAPI(
@@ -262,36 +271,46 @@ def build_http(door: HttpDoor, metrics: IntakeMetrics) -> FastAPI:
     @api.post(EVENTS, response_model=None, status_code=202, responses=EVENT_RESPONSES, openapi_extra=EVENT_CALL)
     async def publish(request: Request) -> Response:
         """Publish one event or a batch; 202 means that it is durable and will be told to citizen and office."""
-        return await door.publish(request.scope, request.receive)
+        return _response(await door.publish(request.scope, request.receive))
 
     @api.get(REQUEST, response_model=None, responses=VIEW_RESPONSES, openapi_extra=VIEW_CALL)
     async def view(request: Request, reference: str) -> Response:
         """A request of the calling agency, by the citizen's reference."""
-        return await door.view(request.scope, reference)
+        return _response(await door.view(request.scope, reference))
 
     @api.exception_handler(HTTPException)
     async def not_served(_request: Request, error: HTTPException) -> Response:
         # Only the router raises these: an unknown path or a method that a path does not have.
         reason = Reason.METHOD_NOT_ALLOWED if error.status_code == 405 else Reason.NOT_FOUND
-        return _problem((Problem(reason=reason, detail=str(error.detail)),), headers=error.headers)
+        return _response(_problem((Problem(reason=reason, detail=str(error.detail)),), headers=error.headers))
 
     complete(api)
     return api
 
 
-async def _answered(answer: Awaitable[Response]) -> Response:
-    """The answer, or in problem details why there is none."""
-    try:
-        return await answer
-    except Refused as refusal:
-        return _problem(refusal.problems, event_id=refusal.event_id)
-    except (Unavailable, StoreUnavailable) as error:
-        log.warning("an agency is told to try again", cause=type(error).__name__, detail=str(error))
-        # What failed is in the log and in /ready; an agency needs to know only that it may try again.
-        detail = "no answer can be given now; make the same call again, an event with the same id"
-        return _problem((Problem(reason=Reason.UNAVAILABLE, detail=detail),))
-    except ClientDisconnect:
-        return _problem((Problem(reason=Reason.EMPTY, detail="the connection ended before the body did"),))
+_TOLD = (Refused, Unavailable, StoreUnavailable, ClientDisconnect)
+"""What a call may meet with and its agency is told of."""
+
+
+def _why_not(why: BaseException) -> Answer:
+    """In problem details why there is no other answer."""
+    match why:
+        case Refused():
+            return _problem(why.problems, event_id=why.event_id)
+        case Unavailable() | StoreUnavailable():
+            log.warning("an agency is told to try again", cause=type(why).__name__, detail=str(why))
+            # What failed is in the log and in /ready; an agency needs to know only that it may try again.
+            detail = "no answer can be given now; make the same call again, an event with the same id"
+            return _problem((Problem(reason=Reason.UNAVAILABLE, detail=detail),))
+        case ClientDisconnect():
+            return _problem((Problem(reason=Reason.EMPTY, detail="the connection ended before the body did"),))
+        case _:
+            log.error("a call could not be answered", exc_info=why)
+            return Answer(500, "text/plain", b"Internal Server Error")
+
+
+def _response(answer: Answer) -> Response:
+    return Response(answer.body, answer.status, dict(answer.headers), answer.media_type)
 
 
 def _first(fields: Fields) -> Mapping[bytes, bytes]:
@@ -315,11 +334,11 @@ def _media_type(headers: Mapping[bytes, bytes]) -> str:
     return kind
 
 
-async def _body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
-    """The body, refused before it is read whole or parsed if it is larger than the limit (bytes)."""
-    declared = headers.get(b"content-length", b"0")
-    if declared.isdigit() and (len(declared) > 12 or int(declared) > limit):
-        refuse(Reason.TOO_LARGE, f"at most {limit} bytes are taken, more were announced")
+async def _body(head: Head, receive: Receive) -> bytes:
+    """The body, refused before it is read whole or parsed if it is larger than may be."""
+    declared = _first(head.fields).get(b"content-length", b"0")
+    if declared.isdigit() and (len(declared) > 12 or int(declared) > head.limit):
+        refuse(Reason.TOO_LARGE, f"at most {head.limit} bytes are taken, more were announced")
     body = bytearray()
     more = True
     while more:
@@ -328,9 +347,13 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) ->
             raise ClientDisconnect
         body += message.get("body", b"")
         more = message.get("more_body", False)
-        if len(body) > limit:
-            refuse(Reason.TOO_LARGE, f"at most {limit} bytes are taken")
+        _check_length(len(body), head.limit)
     return bytes(body)
+
+
+def _check_length(length: int, limit: int) -> None:
+    if length > limit:
+        refuse(Reason.TOO_LARGE, f"at most {limit} bytes are taken")
 
 
 def _split(body: bytes) -> list[tuple[Any, bytes]]:
@@ -365,6 +388,17 @@ def _binary(fields: Fields, body: bytes) -> dict[str, Any]:
     return event
 
 
+def _said(head: Head, verdicts: Sequence[Verdict]) -> Answer:
+    """What a call to publish is answered once its events are decided."""
+    if head.kind == BATCH:
+        results = [_result(verdict) for verdict in verdicts]
+        return _json(BatchResult(results=results), 202 if all(result.status == 202 for result in results) else 207)
+    (verdict,) = verdicts
+    if verdict.problems:
+        return _problem(verdict.problems, event_id=verdict.received.event_id)
+    return _json(_result(verdict), 202)
+
+
 def _result(verdict: Verdict) -> EventResult:
     event = verdict.event
     if isinstance(event, RequestRejected):
@@ -389,8 +423,8 @@ def _status(problems: Sequence[Problem]) -> int:
     return _STATUS_OF.get(problems[0].reason, 422)
 
 
-def _json(part: Part, status: int) -> Response:
-    return Response(part.to_json(), status, media_type=JSON)
+def _json(part: Part, status: int) -> Answer:
+    return Answer(status, JSON, part.to_json())
 
 
 def _problem(
@@ -398,7 +432,7 @@ def _problem(
     *,
     event_id: str | None = None,
     headers: Mapping[str, str] | None = None,
-) -> Response:
+) -> Answer:
     first = problems[0]
     status = _status(problems)
     details = ProblemDetails(
@@ -415,4 +449,4 @@ def _problem(
         extra["WWW-Authenticate"] = "Bearer"
     if status == 503:
         extra["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return Response(details.to_json(), status, extra, media_type=PROBLEM)
+    return Answer(status, PROBLEM, details.to_json(), extra)

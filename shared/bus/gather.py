@@ -16,7 +16,7 @@ class Gatherer(Generic[T, R]):
 
     `process` gives one result per item, in order. What it raises, each caller of that batch gets. It is called in the
     order of the batches, for up to `at_once` of them without waiting for the one before: what must not overlap is its
-    own to keep apart. A caller who has no results after `patience_seconds` gets Unavailable.
+    own to keep apart. A caller who has no results after `patience_seconds`, or when it stops running, gets Unavailable.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Gatherer(Generic[T, R]):
         self._waiting_items = 0
         self._arrived = asyncio.Event()
 
-    async def submit(self, items: Sequence[T]) -> Sequence[R]:
+    def submit(self, items: Sequence[T]) -> asyncio.Future[Sequence[R]]:
         """The results for these items, in order. Unavailable at once when too many wait already."""
         if self._waiting_items + len(items) > self._waiting_limit:
             raise Unavailable(f"{self._waiting_items} events wait already")
@@ -54,13 +54,18 @@ class Gatherer(Generic[T, R]):
         self._waiting.append((items, future))
         self._waiting_items += len(items)
         self._arrived.set()
-        return await future
+        return future
 
     async def run(self) -> None:
         """Process batches until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._at_once):
-                group.create_task(self._one_after_another())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._at_once):
+                    group.create_task(self._one_after_another())
+        finally:
+            for _, future in self._unanswered:
+                if not future.done():
+                    future.set_exception(Unavailable("it stops"))
 
     async def _one_after_another(self) -> None:
         while True:

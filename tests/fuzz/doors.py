@@ -170,9 +170,12 @@ async def _serve(directory: Path, listener: socket.socket, opened: Future[tuple[
         metrics=IntakeMetrics(CollectorRegistry()),
     )
     gathering = asyncio.create_task(doors.gatherer.run())
-    app = doors.publish_first(doors.http)
+
+    class Http(Hasty):
+        whole = doors.whole
+
     server = uvicorn.Server(
-        uvicorn.Config(app, http=Hasty, ws="none", log_config=None, access_log=False, server_header=False)
+        uvicorn.Config(doors.http, http=Http, ws="none", log_config=None, access_log=False, server_header=False)
     )
     opened.set_result((doors.http, server))
     await server.serve(sockets=[listener])

@@ -16,6 +16,7 @@ import cramjam
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from shared.contract.agency import MAX_BATCH_BYTES
 from shared.contract.reasons import Reason
@@ -296,7 +297,7 @@ def drip_until_readable(connection: socket.socket, drop: bytes) -> None:
 
 def test_a_call_answered_early_may_not_go_on_for_ever(door: HttpDoorAddress) -> None:
     with door.connect() as connection:
-        connection.sendall(post(b"x" * 1000).replace(KEY.encode(), b"nobody")[:-500])
+        connection.sendall(post(b"x" * 2 * HIGH_WATER_LIMIT).replace(KEY.encode(), b"nobody")[:-500])
         assert read_answer(connection).status == 401
         drip_until_readable(connection, b"x")
         with contextlib.suppress(ConnectionError):

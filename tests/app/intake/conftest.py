@@ -12,12 +12,15 @@ import pytest
 import pytest_asyncio
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from services.intake.app import build_doors
+from shared import http
 from shared.bus.port import Publication, Unavailable
 from shared.clock import ManualClock
 from shared.contract.agency import RequestSubmitted, StatusChanged
 from shared.contract.events import Language
+from shared.http import Take
 from shared.jurisdiction import Agency, Jurisdiction, key_digest
 from shared.metrics import IntakeMetrics
 from shared.store.port import Store
@@ -57,13 +60,18 @@ def _set() -> asyncio.Event:
 
 @dataclass
 class MemoryPublisher:
-    """Keeps what is published, or says that Kafka is away, or lets it wait until `acknowledges` is set."""
+    """Keeps what is published, or says that Kafka is away, or lets it wait until `acknowledges` is set.
 
+    `asked` is how often it was asked to.
+    """
+
+    asked: int = 0
     published: list[Publication] = field(default_factory=list)
     away: bool = False
     acknowledges: asyncio.Event = field(default_factory=_set)
 
     async def publish(self, publications: Sequence[Publication]) -> None:
+        self.asked += 1
         await self.acknowledges.wait()
         if self.away:
             raise Unavailable("no broker answers")
@@ -101,6 +109,8 @@ class Client:
     registry: CollectorRegistry
     metrics: IntakeMetrics
     jurisdiction: Jurisdiction
+    whole: Mapping[tuple[str, str], Take]
+    """Calls that are handed over past the application."""
 
     async def call(
         self,
@@ -119,6 +129,14 @@ class Client:
             pairs.append(("authorization", f"Bearer {key}"))
         if isinstance(body, bytes) and announce:
             pairs.append(("content-length", str(len(body))))
+        fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in pairs]
+        take = self.whole.get((method, path))
+        if take is not None and len(pieces) == 1 and announce and len(pieces[0]) <= HIGH_WATER_LIMIT:
+            answered_whole: asyncio.Future[http.Answer] = asyncio.get_running_loop().create_future()
+            take(fields, pieces[0], answered_whole.set_result)
+            said = await answered_whole
+            named = {"content-type": said.media_type} | {name.lower(): value for name, value in said.headers.items()}
+            return Answer(said.status, named, said.body, body_read=False)
         unread = list(pieces)
         sent: list[dict[str, Any]] = []
 
@@ -139,7 +157,7 @@ class Client:
             "raw_path": path.encode(),
             "query_string": b"",
             "root_path": "",
-            "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in pairs],
+            "headers": fields,
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 80),
         }
@@ -185,8 +203,8 @@ def jurisdiction() -> Jurisdiction:
     )
 
 
-@pytest_asyncio.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
+@pytest_asyncio.fixture(params=["by ASGI", "whole"])
+async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Client]:
     store = SqliteStore(tmp_path / "intake.db")
     await store.open()
     registry, publisher = CollectorRegistry(), MemoryPublisher()
@@ -199,7 +217,8 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
         metrics=metrics,
     )
     gathering = asyncio.create_task(doors.gatherer.run())
-    yield Client(doors.publish_first(doors.http), publisher, store, registry, metrics, register)
+    whole = doors.whole if request.param == "whole" else {}
+    yield Client(doors.http, publisher, store, registry, metrics, register, whole)
     gathering.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await gathering

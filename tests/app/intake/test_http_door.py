@@ -15,7 +15,6 @@ from services.intake.reference import reference_of
 from shared.bus.gather import Gatherer
 from shared.clock import SystemClock
 from shared.contract.agency import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_EVENT_BYTES
-from shared.contract.events import RequestAccepted
 from shared.contract.topics import ACCEPTED, REJECTED, UPDATED
 
 if TYPE_CHECKING:
@@ -437,7 +436,7 @@ async def test_without_its_store_nothing_is_accepted_or_seen(client: "Client", s
     assert (await client.post(submit("2"))).status == 202
 
 
-async def test_while_kafka_is_waited_for_the_next_calls_are_decided_and_then_published_in_their_turn(
+async def test_while_kafka_is_waited_for_the_next_calls_are_decided_and_published(
     client: "Client", submit: Write
 ) -> None:
     client.publisher.acknowledges.clear()
@@ -445,14 +444,34 @@ async def test_while_kafka_is_waited_for_the_next_calls_are_decided_and_then_pub
         calls = []
         for number in range(1, 3):
             calls.append(asyncio.create_task(client.post(submit(str(number)))))
-            while len([row async for row in client.store.collection("requests").scan()]) < number:
-                pass
+            await publications(client, number)
         assert client.publisher.published == []
         client.publisher.acknowledges.set()
         answers = await asyncio.gather(*calls)
     assert [answer.status for answer in answers] == [202, 202]
-    told = [RequestAccepted.from_json(publication.value).causationid for publication in client.publisher.published]
-    assert told == ["submit-1", "submit-2"]
+
+
+async def test_a_change_is_published_behind_what_it_changes_though_it_was_decided_before_that_was_acknowledged(
+    client: "Client", submit: Write, change: Write
+) -> None:
+    client.publisher.acknowledges.clear()
+    async with asyncio.timeout(10):
+        calls = [asyncio.create_task(client.post(submit()))]
+        await publications(client, 1)
+        calls.append(asyncio.create_task(client.post(change("in_progress"))))
+        while len([row async for row in client.store.collection("claims").scan()]) < len(calls):
+            pass
+        assert client.publisher.asked == 1
+        client.publisher.acknowledges.set()
+        answers = await asyncio.gather(*calls)
+    assert [answer.status for answer in answers] == [202, 202]
+    assert [publication.topic for publication in client.publisher.published] == [ACCEPTED, UPDATED]
+
+
+async def publications(client: "Client", number: int) -> None:
+    """Return once so many were asked for."""
+    while client.publisher.asked < number:
+        await asyncio.sleep(0)
 
 
 async def test_a_call_before_the_service_runs_is_told_to_come_again_and_does_not_hang(
@@ -467,8 +486,10 @@ async def test_a_call_before_the_service_runs_is_told_to_come_again_and_does_not
         requests=client.store.collection("requests"),
         clock=SystemClock(),
         phone_region="DJ",
+        metrics=client.metrics,
     )
     client.app = build_http(door, client.metrics)
+    client.whole = dict.fromkeys(client.whole, door.take)
     answer = await client.post(submit())
     assert (answer.status, answer.reason) == (503, "unavailable")
 

@@ -53,9 +53,9 @@ async def test_what_arrives_while_a_batch_is_under_way_becomes_the_next_batch() 
     stage = Stage(held=True)
     gatherer = Gatherer(stage.process, linger_seconds=0)
     async with running(gatherer):
-        first = asyncio.create_task(gatherer.submit([1]))
+        first = gatherer.submit([1])
         await stage.entered.wait()
-        later = [asyncio.create_task(gatherer.submit(call)) for call in ([2, 3], [4], [5, 6])]
+        later = [gatherer.submit(call) for call in ([2, 3], [4], [5, 6])]
         stage.go.set()
         assert await first == [2]
         assert await asyncio.gather(*later) == [[4, 6], [8], [10, 12]]
@@ -69,9 +69,9 @@ async def test_of_two_at_once_the_second_does_not_wait_for_the_first_and_a_third
     async with running(gatherer):
         for number in (1, 2):
             stage.entered.clear()
-            calls.append(asyncio.create_task(gatherer.submit([number])))
+            calls.append(gatherer.submit([number]))
             await stage.entered.wait()
-        calls += [asyncio.create_task(gatherer.submit([number])) for number in (3, 4)]
+        calls += [gatherer.submit([number]) for number in (3, 4)]
         stage.go.set()
         assert await asyncio.gather(*calls) == [[2], [4], [6], [8]]
     assert stage.batches == [[1], [2], [3, 4]]
@@ -81,13 +81,25 @@ async def test_who_waits_too_long_is_told_so_and_who_comes_later_is_answered() -
     stage = Stage(held=True)
     gatherer = Gatherer(stage.process, linger_seconds=0, patience_seconds=0.2)
     async with running(gatherer):
-        first = asyncio.create_task(gatherer.submit([1]))
+        first = gatherer.submit([1])
         await stage.entered.wait()
         with pytest.raises(Unavailable, match="no answer within"):
             await first
         stage.go.set()
         assert await gatherer.submit([2]) == [4]
     assert stage.batches == [[1], [2]]
+
+
+async def test_who_still_waits_when_it_stops_is_told_so() -> None:
+    stage = Stage(held=True)
+    gatherer = Gatherer(stage.process, linger_seconds=0)
+    async with running(gatherer):
+        under_way = gatherer.submit([1])
+        await stage.entered.wait()
+        waiting = gatherer.submit([2])
+    for call in (under_way, waiting):
+        with pytest.raises(Unavailable, match="stops"):
+            await call
 
 
 async def test_a_call_larger_than_a_batch_is_processed_whole() -> None:
@@ -110,12 +122,11 @@ async def test_what_processing_raises_each_caller_of_that_batch_gets_and_the_nex
 async def test_a_call_beyond_the_waiting_limit_is_refused_at_once_and_the_waiting_ones_are_not() -> None:
     stage = Stage(held=True)
     gatherer = Gatherer(stage.process, linger_seconds=0, waiting_limit=3)
-    waiting = asyncio.create_task(gatherer.submit([1, 2]))
-    beyond = asyncio.create_task(gatherer.submit([3, 4]))
-    fitting = asyncio.create_task(gatherer.submit([5]))
+    waiting = gatherer.submit([1, 2])
+    with pytest.raises(Unavailable, match="2 events wait already"):
+        gatherer.submit([3, 4])
+    fitting = gatherer.submit([5])
     async with running(gatherer):
-        with pytest.raises(Unavailable, match="2 events wait already"):
-            await beyond
         assert not waiting.done()
         stage.go.set()
         assert await waiting == [2, 4]
@@ -127,7 +138,7 @@ async def test_a_caller_that_hangs_up_does_not_disturb_the_others() -> None:
     stage = Stage(held=True)
     gatherer = Gatherer(stage.process, linger_seconds=0)
     async with running(gatherer):
-        leaving, staying = (asyncio.create_task(gatherer.submit(call)) for call in ([1, 2], [3]))
+        leaving, staying = (gatherer.submit(call) for call in ([1, 2], [3]))
         await stage.entered.wait()
         leaving.cancel()
         with pytest.raises(asyncio.CancelledError):
