@@ -27,6 +27,10 @@ from shared.bus.port import StopReason, Undecodable
 from shared.bus.recordbatch import Damaged, Salvaged, salvage
 from shared.log import get_logger
 
+IDLE_MS = 500
+"""How long the broker waits for anything at all, once nothing has come for a while."""
+
+WAIT_SECONDS = 1.0
 FETCH_BYTES = 1024 * 1024
 FETCH_TIMEOUT_SECONDS = 10.0
 DAMAGED_READS = 3
@@ -58,6 +62,9 @@ class SteadyConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is unt
 
     With `auto_offset_reset="none"`: a partition for which the group has no offset is read from its beginning; where the
     group's offset is gone, the owner is stopped.
+
+    While records come, the broker is asked to wait for more of them, as the settings say. Once none come, it is asked
+    to wait for long and to answer at the first: that is sooner, and to ask in vain costs as much as to bring a batch.
     """
 
     async def getmany(
@@ -65,13 +72,14 @@ class SteadyConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is unt
     ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
         """What has been fetched of these partitions, or of all; nothing once the owner is stopped.
 
-        `max_records` may be passed by what was read by hand.
+        `max_records` may be passed by what was read by hand. It is waited for WAIT_SECONDS, since FastStream sleeps
+        where it got nothing; for `timeout_ms` only once the owner is stopped.
         """
         owner: Owner = self._subscription.listener
         fetched: dict[TopicPartition, Sequence[ConsumerRecord]] = {}
         room = max_records
         if owner.stopped is None:
-            await self._wait(timeout_ms / 1000)
+            await self._wait()
         else:
             # It stays a member, so that its partitions don't stop the next one too.
             with self._subscription.fetch_context():
@@ -94,18 +102,26 @@ class SteadyConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is unt
             ends = await self.end_offsets(assigned) if assigned else {}
             return any([ends[partition] > await self.position(partition) for partition in assigned])
 
-    async def _wait(self, timeout_seconds: float) -> None:
+    async def _wait(self) -> None:
         self._coordinator.check_errors()
         if self._closed or self._fetcher._records:
             return
         # As aiokafka waits itself; it has no way to wait without taking.
         waiter = self._fetcher._create_fetch_waiter()
         with self._subscription.fetch_context():
-            await asyncio.wait([waiter], timeout=timeout_seconds)
+            await asyncio.wait([waiter], timeout=2 * self._fetch_max_wait_ms / 1000)
+            if not waiter.done():
+                self._ask(wait_ms=IDLE_MS, min_bytes=1)
+                await asyncio.wait([waiter], timeout=WAIT_SECONDS)
         if waiter.done():
+            self._ask(wait_ms=self._fetch_max_wait_ms, min_bytes=self._fetch_min_bytes)
             waiter.result()
         else:
             waiter.cancel()
+
+    def _ask(self, *, wait_ms: int, min_bytes: int) -> None:
+        """For what the broker is to wait from the next request on."""
+        self._fetcher._fetch_max_wait_ms, self._fetcher._fetch_min_bytes = wait_ms, min_bytes
 
     async def _take(self, partition: TopicPartition, owner: Owner, room: int | None) -> Sequence[ConsumerRecord]:
         try:

@@ -9,6 +9,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from deploy.local.ports import LOOPBACK, free_port
+from shared.bus.consumer import IDLE_MS
+from shared.bus.kafka import FETCH_BYTES, LINGER_MS
 from shared.bus.port import Incoming, Publication, Record, Unavailable
 from shared.clock import ManualClock
 from shared.contract.events import Event
@@ -272,3 +274,24 @@ async def test_where_no_broker_answers_a_bus_does_not_start(cluster: "Cluster") 
         for _ in range(2):
             with pytest.raises(Unavailable):
                 await bus.start()
+
+
+async def test_the_broker_is_asked_to_wait_for_more_while_records_come_and_to_answer_at_the_first_once_none_do(
+    cluster: "Cluster",
+) -> None:
+    topic = await cluster.create("in")
+    tap = Tap()
+    bus = await cluster.consuming(tap)
+    (subscriber,) = bus.broker.subscribers
+
+    def asked() -> tuple[int, int]:
+        fetcher = subscriber.consumer._fetcher  # type: ignore[attr-defined]
+        return fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes
+
+    await cluster.until(lambda: asked() == (IDLE_MS, 1))
+    tap.hold()
+    await cluster.send(topic, b"0")
+    await tap.until(lambda: len(tap.attempts) == 1)
+    assert asked() == (LINGER_MS, FETCH_BYTES)
+    tap.release()
+    await cluster.until(lambda: asked() == (IDLE_MS, 1))
