@@ -61,6 +61,7 @@ COMMIT_SECONDS = 0.1
 """How long a finished batch may wait to be committed with others: a commit costs the broker as much as a fetch."""
 
 COMMIT_TIMEOUT_SECONDS = 10.0
+COMMIT_RETRY_SECONDS = 0.5
 HAND_OVER_SECONDS = 15.0
 """How long a batch in flight may hold up the partition that another member is to have."""
 
@@ -310,6 +311,7 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
     """How many these are with those before them, by topic."""
     committed_seconds: float = -inf
     committing: asyncio.Task[None] | None = None
+    one_commit: asyncio.Lock = field(default_factory=asyncio.Lock)
     failures_in_row: int = 0
     joined: bool = False
     stopped: str | None = None
@@ -376,47 +378,60 @@ class _Subscription(ConsumerRebalanceListener, Generic[T]):  # type: ignore[misc
                 consumer.seek(partition, first[partition])
 
     async def _finish(self, records: Sequence[Record]) -> None:
-        """Commit these and what was finished before: now if the last time is long ago, else in a moment."""
+        """See to it that these are committed, with what was finished before: beside the next batch, save at the end."""
         last = {(record.topic, record.partition): record for record in records}
         self.finished.update((TopicPartition(*place), record) for place, record in last.items())
         self.finished_records.update(record.topic for record in records)
-        if self.stopping.is_set() or self.clock.monotonic() - self.committed_seconds >= COMMIT_SECONDS:
+        if self.stopping.is_set():
             await self._commit()
         elif self.committing is None or self.committing.done():
-            self.committing = asyncio.create_task(self._commit_soon())
+            self.committing = asyncio.create_task(self._commit_in_time())
 
-    async def _commit_soon(self) -> None:
-        await asyncio.sleep(COMMIT_SECONDS)
-        async with self.in_flight:
-            await self._commit()
+    async def _commit_in_time(self) -> None:
+        """Commit until all is committed that is finished: now if the last time is long ago, else in a moment."""
+        while self.finished:
+            await asyncio.sleep(max(0.0, self.committed_seconds + COMMIT_SECONDS - self.clock.monotonic()))
+            if not await self._commit():
+                await asyncio.sleep(COMMIT_RETRY_SECONDS)
 
-    async def _commit(self) -> None:
-        """Commit what is finished; where that fails, the next time covers it."""
-        consumer = self.consumer
-        assigned = consumer.assignment() if consumer is not None else ()
-        committed = {partition: record for partition, record in self.finished.items() if partition in assigned}
-        if consumer is None or not committed:
-            return
-        self.committed_seconds = self.clock.monotonic()
-        try:
-            async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS), self.failpoints.at(Point.PUBLISHED, KafkaTimeoutError):
-                await consumer.commit({partition: record.offset + 1 for partition, record in committed.items()})
-            await self.failpoints.reach(Point.COMMITTED, KafkaTimeoutError)
-        except (CommitFailedError, IllegalStateError) as error:
-            # Taken away meanwhile: the new owner does the batch again, to the same effect.
-            self._forget_finished()
-            self.metrics.batch_failures.labels("Rebalanced").inc()
-            log.info("commit refused after a rebalance", subscription=self.name, detail=str(error))
-            return
-        except (KafkaError, TimeoutError) as error:
-            self.metrics.batch_failures.labels("CommitFailed").inc()
-            log.warning("commit failed, the next one covers it", subscription=self.name, detail=repr(error))
-            return
-        self.progressed = self.clock.monotonic()
-        for topic, count in self.finished_records.items():
-            self.metrics.consumed.labels(self.loop.label(topic)).inc(count)
-        self._forget_finished()
-        self._note_committed(consumer, committed)
+    async def _commit(self) -> bool:
+        """Commit what is finished; false where that fails: the next time covers it."""
+        async with self.one_commit:
+            consumer = self.consumer
+            assigned = consumer.assignment() if consumer is not None else ()
+            committed = {partition: record for partition, record in self.finished.items() if partition in assigned}
+            records = self.finished_records.copy()
+            if consumer is None or not committed:
+                self._forget_finished()
+                return True
+            self.committed_seconds = self.clock.monotonic()
+            try:
+                async with (
+                    asyncio.timeout(COMMIT_TIMEOUT_SECONDS),
+                    self.failpoints.at(Point.PUBLISHED, KafkaTimeoutError),
+                ):
+                    await consumer.commit({partition: record.offset + 1 for partition, record in committed.items()})
+                await self.failpoints.reach(Point.COMMITTED, KafkaTimeoutError)
+            except (CommitFailedError, IllegalStateError) as error:
+                # Taken away meanwhile: the new owner does the batch again, to the same effect.
+                self._forget_finished()
+                self.metrics.batch_failures.labels("Rebalanced").inc()
+                log.info("commit refused after a rebalance", subscription=self.name, detail=str(error))
+                return True
+            except (KafkaError, TimeoutError) as error:
+                self.metrics.batch_failures.labels("CommitFailed").inc()
+                log.warning("commit failed, the next one covers it", subscription=self.name, detail=repr(error))
+                return False
+            self.progressed = self.clock.monotonic()
+            for topic, count in records.items():
+                self.metrics.consumed.labels(self.loop.label(topic)).inc(count)
+            self.finished_records -= records
+            for partition, record in committed.items():
+                # More of it may be finished meanwhile.
+                if self.finished.get(partition) is record:
+                    del self.finished[partition]
+            self._note_committed(consumer, committed)
+            return True
 
     def _forget_finished(self) -> None:
         self.finished.clear()
