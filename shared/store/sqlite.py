@@ -1,8 +1,9 @@
 """The embedded store: one SQLite file per service, which several processes may have open at once.
 
-The connection lives on a thread of its own, so that the event loop never waits for a disk. All writing is done in
-immediate transactions: who holds the write lock sees what stands and changes it before anybody else can. What was asked
-while the disk was waited for is done together next, and waits for the disk once (group commit).
+The connection lives on a thread of its own, so that the event loop never waits for a disk, and checkpoints are made on
+another, so that writing doesn't wait for them: with a full store nearly each row dirties a page of its own. All writing
+is done in immediate transactions: who holds the write lock sees what stands and changes it before anybody else can.
+What was asked while the disk was waited for is done together next, and waits for the disk once (group commit).
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from datetime import datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 from shared.store.encoding import check_keys, checked_name, from_micros, to_micros
@@ -30,6 +31,11 @@ BUSY_TIMEOUT_SECONDS = 5.0
 WAL_PAUSE_SECONDS = 0.01
 PAGE_ROWS = 500
 ROWS_AT_ONCE_MAX = 256
+
+CHECKPOINT_SECONDS = 1.0
+SHORT_LOG_BYTES = 4 * 1024 * 1024
+LOG_PAGES = 16_384
+"""64 MB."""
 
 # Result codes that blame the statement or what was bound to it. All others blame the file, the disk or its other users.
 _PROGRAMMING_ERRORS = {
@@ -44,11 +50,13 @@ _PROGRAMMING_ERRORS = {
 _PRAGMAS = (
     # A Kafka offset is committed on the strength of what we wrote: a commit has to survive a power cut.
     "PRAGMA synchronous = FULL",
-    # 64 MB of log between checkpoints: keys are random, so a batch dirties a page a row once the index is large.
-    "PRAGMA wal_autocheckpoint = 16384",
+    # Checkpoints are made beside the writing; by itself SQLite would make them amid it. Should those fail, half a GB.
+    "PRAGMA wal_autocheckpoint = 131072",
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA cache_size = -16384",
 )
+
+_CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"
 
 _SCHEMA = (
     'CREATE TABLE IF NOT EXISTS "{name}" '
@@ -186,11 +194,40 @@ def _write(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> None:
         _write(connection, [job])
 
 
-class SqliteStore:
-    """A Store in the file at `path`, made (readable by its owner alone) if it is not there, with its directory."""
+class _Log:
+    """What the thread that writes and the one that makes checkpoints tell each other of the log.
 
-    def __init__(self, path: Path) -> None:
+    `long`: what was written during the last checkpoint is all that keeps it from being begun anew.
+    """
+
+    def __init__(self) -> None:
+        self.grown = Event()
+        self.long = Event()
+        self.closed = Event()
+
+
+def _checkpoint(connection: sqlite3.Connection) -> int:
+    """Bring what the log holds into the file; of how many pages it is. Where that fails, the next one does it."""
+    try:
+        _, pages, _ = connection.execute(_CHECKPOINT).fetchone()
+    except sqlite3.Error:
+        return 0
+    return int(pages)
+
+
+class SqliteStore:
+    """A Store in the file at `path`, made (readable by its owner alone) if it is not there, with its directory.
+
+    What is written stands in a log first. Once that was more than short, what is new in it is brought into the file
+    every `checkpoint_seconds`, and a log of `log_pages` is begun anew.
+    """
+
+    def __init__(
+        self, path: Path, *, checkpoint_seconds: float = CHECKPOINT_SECONDS, log_pages: int = LOG_PAGES
+    ) -> None:
         self._path = path
+        self._checkpoint_seconds = checkpoint_seconds
+        self._log_pages = log_pages
         self._jobs: _Jobs | None = None
         self._ended: Future[None] | None = None
         self._inode = 0
@@ -252,6 +289,9 @@ class SqliteStore:
                     job.error = error
                 loop.call_soon_threadsafe(_tell, batch)
         else:
+            log = _Log()
+            keeper = Thread(target=self._keep_log_short, args=(log,), name=f"{self._path.stem}-log", daemon=True)
+            keeper.start()
             while batch := _waiting(jobs):
                 for do, asked in (
                     (_read, [job for job in batch if not job.writes]),
@@ -260,8 +300,26 @@ class SqliteStore:
                     if asked:
                         do(connection, asked)
                         loop.call_soon_threadsafe(_tell, asked)
+                if any(job.writes for job in batch):
+                    log.grown.set()
+                if log.long.is_set():
+                    log.long.clear()
+                    _checkpoint(connection)
+            log.closed.set()
+            keeper.join()
             connection.close()
         loop.call_soon_threadsafe(ended.set_result, None)
+
+    def _keep_log_short(self, log: _Log) -> None:
+        """The life of the thread beside it."""
+        connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
+        file = self._path.with_name(f"{self._path.name}-wal")
+        while not log.closed.wait(self._checkpoint_seconds):
+            if log.grown.is_set() and file.exists() and file.stat().st_size > SHORT_LOG_BYTES:
+                log.grown.clear()
+                if _checkpoint(connection) >= self._log_pages:
+                    log.long.set()
+        connection.close()
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import pytest
 
 from shared.store import open_store
 from shared.store.port import Change, Document, Row, StoreUnavailable
-from shared.store.sqlite import SqliteStore
+from shared.store.sqlite import SHORT_LOG_BYTES, SqliteStore
 
 
 @pytest.fixture
@@ -212,3 +212,31 @@ async def test_what_was_asked_before_the_store_is_closed_is_done(store: SqliteSt
     assert await asyncio.gather(*asked) == [{}, {}, {}]
     await store.open()
     assert [row.key async for row in rows.scan()] == ["a", "b", "c", "d"]
+
+
+async def test_a_log_that_is_long_is_begun_anew_while_writing_goes_on(path: Path) -> None:
+    store = SqliteStore(path, checkpoint_seconds=0.01, log_pages=100)
+    await store.open()
+    rows = store.collection("rows")
+    try:
+        for batch in range(200):
+            await rows.insert_new({f"{batch}/{number}": Document(b"x" * 4000) for number in range(50)})
+        assert path.stat().st_size > 20_000_000
+        assert path.with_name(f"{path.name}-wal").stat().st_size < 10_000_000
+        assert len([row async for row in rows.scan()]) == 10_000
+    finally:
+        await store.close()
+
+
+async def test_once_the_log_was_more_than_short_what_is_written_is_soon_in_the_file_itself(path: Path) -> None:
+    store = SqliteStore(path, checkpoint_seconds=0.01)
+    await store.open()
+    rows = store.collection("rows")
+    try:
+        for number in range(1, 6):
+            await rows.insert_new({f"{number}": Document(b"x" * (SHORT_LOG_BYTES + 1))})
+            async with asyncio.timeout(10):
+                while path.stat().st_size < number * SHORT_LOG_BYTES:
+                    await asyncio.sleep(0.01)
+    finally:
+        await store.close()
