@@ -81,21 +81,23 @@ def build_doors(
 
     async def from_http(batch: Sequence[Received]) -> list[Verdict]:
         published: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        under_way.add(published)
         try:
             async with failpoints.at(Point.RECEIVED, Unavailable):
                 if any(isinstance(received.event, StatusChange) for received in batch):
                     async with changing:
+                        # Not before: who waits here to be decided is not waited for by who is decided.
+                        under_way.add(published)
                         verdicts = await intake.decide(batch)
                         # It may change what these have opened or changed, and is not told of before that.
                         before = under_way - {published}
                     if before:
                         await asyncio.wait(before)
                 else:
+                    under_way.add(published)
                     verdicts = await intake.decide(batch)
                 await publisher.publish([publication(verdict) for verdict in verdicts])
         finally:
-            under_way.remove(published)
+            under_way.discard(published)
             published.set_result(None)
         await failpoints.reach(Point.PUBLISHED, Unavailable)
         count(verdicts)

@@ -42,6 +42,11 @@ class Gatherer(Generic[T, R]):
         self._waiting_items = 0
         self._arrived = asyncio.Event()
 
+    @property
+    def waiting(self) -> int:
+        """How many items wait for a batch."""
+        return self._waiting_items
+
     def submit(self, items: Sequence[T]) -> asyncio.Future[Sequence[R]]:
         """The results for these items, in order. Unavailable at once when too many wait already."""
         if self._waiting_items + len(items) > self._waiting_limit:

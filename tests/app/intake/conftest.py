@@ -15,7 +15,9 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from services.intake.app import build_doors
+from services.intake.domain import Received, Verdict
 from shared import http
+from shared.bus.gather import Gatherer
 from shared.bus.port import Publication, Unavailable
 from shared.clock import ManualClock
 from shared.contract.agency import RequestSubmitted, StatusChanged
@@ -109,6 +111,7 @@ class Client:
     registry: CollectorRegistry
     metrics: IntakeMetrics
     jurisdiction: Jurisdiction
+    gatherer: Gatherer[Received, Verdict]
     whole: Mapping[tuple[str, str], Take]
     """Calls that are handed over past the application."""
 
@@ -218,7 +221,7 @@ async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     )
     gathering = asyncio.create_task(doors.gatherer.run())
     whole = doors.whole if request.param == "whole" else {}
-    yield Client(doors.http, publisher, store, registry, metrics, register, whole)
+    yield Client(doors.http, publisher, store, registry, metrics, register, doors.gatherer, whole)
     gathering.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await gathering

@@ -3,7 +3,9 @@
 import asyncio
 import gzip
 import json
+import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -466,6 +468,26 @@ async def test_a_change_is_published_behind_what_it_changes_though_it_was_decide
         answers = await asyncio.gather(*calls)
     assert [answer.status for answer in answers] == [202, 202]
     assert [publication.topic for publication in client.publisher.published] == [ACCEPTED, UPDATED]
+
+
+async def test_two_calls_with_changes_at_the_same_time_do_not_wait_for_each_other(
+    client: "Client", submit: Write, change: Write, tmp_path: Path
+) -> None:
+    await client.post_batch([submit("1"), submit("2")])
+    # While the store is held both are under way, each in a batch of its own.
+    holder = sqlite3.connect(tmp_path / "intake.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    calls = []
+    async with asyncio.timeout(10):
+        for number in ("1", "2"):
+            calls.append(asyncio.create_task(client.post(change("in_progress", number))))
+            await asyncio.sleep(0)
+            while client.gatherer.waiting:
+                await asyncio.sleep(0)
+        holder.execute("ROLLBACK")
+        answers = await asyncio.gather(*calls)
+    assert [answer.status for answer in answers] == [202, 202]
+    holder.close()
 
 
 async def publications(client: "Client", number: int) -> None:
