@@ -372,13 +372,16 @@ def _without(observed: Observed, ids: set[str], *, without_notifications_of: str
     outcomes = [seen for seen in observed.sightings.of(NotificationOutcome) if seen.cause == without_notifications_of]
     rows = [row for row in (observed.ledger or {}).values() if row.cause == without_notifications_of]
     keys = {row.id for row in rows} | {seen.notification_id or "" for seen in outcomes}
-    references = {user_message_reference(key) for key in keys}
+    # Not by the reference alone: it has 16 bits, and another's may be the same.
+    addresses = {((row.recipient or "").removeprefix("+"), user_message_reference(row.id)) for row in rows}
     return replace(
         observed,
         sightings=observed.sightings.changed(without=ids | {seen.id for seen in outcomes}),
         ledger=observed.ledger and {key: row for key, row in observed.ledger.items() if key not in keys},
         short_messages=observed.short_messages
-        and [each for each in observed.short_messages if each.user_message_reference not in references],
+        and [
+            each for each in observed.short_messages if (each.recipient, each.user_message_reference) not in addresses
+        ],
         letters=observed.letters and [each for each in observed.letters if each.notification_id not in keys],
     )
 
