@@ -564,7 +564,7 @@ def _copies_allowed(observed: Observed) -> dict[str, int]:
     }
 
 
-def _address(row: LedgerRow) -> tuple[str, int | None]:
+def address_of(row: LedgerRow) -> tuple[str, int | None]:
     """What an SMSC knows a row's messages by: recipient, if it is known, and a reference that many share: 16 bits."""
     return (row.recipient or "").removeprefix("+"), user_message_reference(row.id)
 
@@ -573,7 +573,7 @@ def _by_address(observed: Observed, allowed: Mapping[str, int]) -> dict[tuple[st
     times_by_address: dict[tuple[str, int | None], int] = {}
     for key, times in allowed.items():
         row = (observed.ledger or {}).get(key)
-        address = _address(row) if row else ("", user_message_reference(key))
+        address = address_of(row) if row else ("", user_message_reference(key))
         times_by_address[address] = max(times, times_by_address.get(address, 0))
     return times_by_address
 
@@ -609,7 +609,7 @@ def _against_short_messages(observed: Observed, ledger: Mapping[str, LedgerRow])
     known: dict[tuple[str, int | None], list[LedgerRow]] = defaultdict(list)
     for row in rows:
         named.update(row.references)
-        address = _address(row)
+        address = address_of(row)
         known[address].append(row)
         missing = [reference for reference in row.references if reference not in accepted]
         if missing:

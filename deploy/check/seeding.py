@@ -9,9 +9,9 @@ from datetime import timedelta
 
 from msgspec import structs
 
-from deploy.check.checks import CHECKERS, Finding, check, counts_all
+from deploy.check.checks import CHECKERS, Finding, address_of, check, counts_all
 from deploy.check.observed import LedgerRow, Observed, Place, Published, Sample, Sighting
-from services.notify.domain import Policy, State, user_message_reference
+from services.notify.domain import Policy, State
 from shared.contract.events import (
     Channel,
     DeadLetter,
@@ -373,7 +373,7 @@ def _without(observed: Observed, ids: set[str], *, without_notifications_of: str
     rows = [row for row in (observed.ledger or {}).values() if row.cause == without_notifications_of]
     keys = {row.id for row in rows} | {seen.notification_id or "" for seen in outcomes}
     # Not by the reference alone: it has 16 bits, and another's may be the same.
-    addresses = {((row.recipient or "").removeprefix("+"), user_message_reference(row.id)) for row in rows}
+    addresses = {address_of(row) for row in rows}
     return replace(
         observed,
         sightings=observed.sightings.changed(without=ids | {seen.id for seen in outcomes}),
