@@ -15,6 +15,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from shared.contract.reasons import MEANINGS, Reason
+from shared.one_piece import OnePiece
 
 Fields = Sequence[tuple[bytes, bytes]]
 """The headers of a call as they came, their names in lower case."""
@@ -31,35 +32,6 @@ class Answer(NamedTuple):
 
 Take = Callable[[Fields, bytes, Callable[[Answer], None]], None]
 """Answers a call that is there whole, given its headers and its body: once, now or later. Raises nothing."""
-
-
-class OnePiece:
-    """A transport that sends in one piece what is written in one turn of the event loop.
-
-    uvicorn writes the head of an answer and its body apart, which costs a system call and a packet more.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._loop = asyncio.get_running_loop()
-        self._written: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        if not self._written:
-            self._loop.call_soon(self._send)
-        self._written.append(data)
-
-    def close(self) -> None:
-        self._send()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def _send(self) -> None:
-        if self._written and not self._transport.is_closing():
-            self._transport.write(b"".join(self._written))
-        self._written.clear()
 
 
 class BoundedHttp(HttpToolsProtocol):

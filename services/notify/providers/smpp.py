@@ -34,6 +34,7 @@ from shared.clock import Clock
 from shared.contract.events import Channel
 from shared.failpoints import NONE, Failpoints, Point
 from shared.log import get_logger
+from shared.one_piece import OnePiece
 from shared.store.port import StoreUnavailable
 
 ANSWER_SECONDS: Final = 10.0
@@ -285,7 +286,7 @@ class Session:
     ) -> None:
         self._provider = provider
         self._reader = reader
-        self._writer = writer
+        self._wire = OnePiece(writer)
         self._answer_seconds = answer_seconds
         self._accept = accept
         self._clock = clock
@@ -317,21 +318,21 @@ class Session:
             try:
                 await session._take_bind(bind)
             except BaseException:
-                writer.close()
+                session._wire.close()
                 raise
         return session
 
     @property
     def is_open(self) -> bool:
         """Whether what is submitted now is written at all."""
-        return not self._ended and not self._writer.is_closing()
+        return not self._ended and not self._wire.is_closing()
 
     async def submit(self, body: bytes) -> tuple[int, str]:
         """Status and message id of the answer. TimeoutError or Lost if none is read: it may have been accepted."""
         answer = self._ask(SmppCommand.SUBMIT_SM, body)
         try:
             if self._failpoints.armed(Point.ON_THE_WIRE):
-                await asyncio.sleep(0)  # uvloop writes at the end of its turn
+                await asyncio.sleep(0)  # it is written at the end of this turn
                 await self._failpoints.reach(Point.ON_THE_WIRE, Lost)
             status, said = await answer
         except TimeoutError:
@@ -357,7 +358,7 @@ class Session:
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
-            self._writer.close()
+            self._wire.close()
             for asked in self._awaited.values():
                 if not asked.answer.done():
                     asked.answer.set_exception(Lost())
@@ -485,8 +486,7 @@ class Session:
         self._put(message.pdu())
 
     def _put(self, octets: bytes) -> None:
-        if not self._writer.is_closing():  # at a connection that is gone uvloop raises
-            self._writer.write(octets)
+        self._wire.write(octets)
 
     def _next_sequence(self) -> int:
         self._sequence = self._sequence % 0x7FFF_FFFF + 1

@@ -10,7 +10,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
-from shared.http import Answer, BoundedHttp, Fields, OnePiece, Take
+from shared.http import Answer, BoundedHttp, Fields, Take
+from shared.one_piece import OnePiece
 
 
 class Connection(asyncio.Transport):
