@@ -31,6 +31,8 @@ BUSY_TIMEOUT_SECONDS = 5.0
 WAL_PAUSE_SECONDS = 0.01
 PAGE_ROWS = 500
 ROWS_AT_ONCE_MAX = 256
+ROWS_STEP = 8
+STATEMENTS_KEPT = 256
 
 CHECKPOINT_SECONDS = 1.0
 SHORT_LOG_BYTES = 4 * 1024 * 1024
@@ -80,10 +82,11 @@ def _turn_to_wal(connection: sqlite3.Connection) -> None:
 
 
 def _in_rounds(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    """All of them, in parts of few different sizes, so that there are few different statements."""
+    """All of them, in few parts, and those of few different sizes, so that there are few different statements."""
     start = 0
     while start < len(rows):
-        size = min(ROWS_AT_ONCE_MAX, 1 << (len(rows) - start).bit_length() - 1)
+        left = len(rows) - start
+        size = min(ROWS_AT_ONCE_MAX, left // ROWS_STEP * ROWS_STEP or left)
         yield rows[start : start + size]
         start += size
 
@@ -325,7 +328,9 @@ class SqliteStore:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if not self._path.exists():
             _make_empty(self._path)
-        connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
+        connection = sqlite3.connect(
+            self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, cached_statements=STATEMENTS_KEPT
+        )
         try:
             self._inode = self._path.stat().st_ino
             _turn_to_wal(connection)
@@ -408,15 +413,15 @@ class SqliteCollection:
     def _insert_new(
         self, connection: sqlite3.Connection, rows: Sequence[tuple[str, int | None, bytes]]
     ) -> dict[str, Row]:
-        # The last row's number tells those that stood from those that are inserted now: nothing is ever removed.
-        (last,) = connection.execute(f'SELECT coalesce(max(rowid), 0) FROM "{self._name}"').fetchone()  # noqa: S608
         inserted = 0
         for some in _in_rounds(rows):
             statement = _insertion(self._name, len(some))
             inserted += connection.execute(statement, [field for row in some for field in row]).rowcount
         if inserted == len(rows):
             return {}
-        return self._standing(connection, [row[0] for row in rows], up_to=last)
+        # A row's number is one more than the last one's, and none is ever removed: so many of the last are these.
+        (last,) = connection.execute(f'SELECT coalesce(max(rowid), 0) FROM "{self._name}"').fetchone()  # noqa: S608
+        return self._standing(connection, [row[0] for row in rows], up_to=last - inserted)
 
     def _compare_and_set(
         self, connection: sqlite3.Connection, rows: Sequence[tuple[str, int, int | None, bytes]]
