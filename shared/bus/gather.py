@@ -15,8 +15,9 @@ class Gatherer(Generic[T, R]):
     """Calls `process` with what arrived while the batches before were under way, and hands each caller its own results.
 
     `process` gives one result per item, in order. What it raises, each caller of that batch gets. It is called in the
-    order of the batches, for up to `at_once` of them without waiting for the one before: what must not overlap is its
-    own to keep apart. A caller who has no results after `patience_seconds`, or when it stops running, gets Unavailable.
+    order of the batches, for up to `at_once` of them without waiting for the one before where half a batch or more
+    waits, since a small one costs nearly as much as a large one. What must not overlap is its own to keep apart. A
+    caller who has no results after `patience_seconds`, or when it stops running, gets Unavailable.
     """
 
     def __init__(
@@ -40,7 +41,8 @@ class Gatherer(Generic[T, R]):
         self._gathering = asyncio.Lock()
         self._waiting: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = []
         self._waiting_items = 0
-        self._arrived = asyncio.Event()
+        self._under_way = 0
+        self._due = asyncio.Event()
 
     @property
     def waiting(self) -> int:
@@ -58,7 +60,7 @@ class Gatherer(Generic[T, R]):
             self._losing_patience = loop.call_later(self._patience_seconds, self._lose_patience)
         self._waiting.append((items, future))
         self._waiting_items += len(items)
-        self._arrived.set()
+        self._look()
         return future
 
     async def run(self) -> None:
@@ -75,12 +77,21 @@ class Gatherer(Generic[T, R]):
     async def _one_after_another(self) -> None:
         while True:
             async with self._gathering:
-                await self._arrived.wait()
+                await self._due.wait()
                 await asyncio.sleep(self._linger_seconds)
                 calls = self._take()
             await self._process_once(calls)
+            self._under_way -= 1
+            self._look()
             while self._unanswered and self._unanswered[0][1].done():
                 self._unanswered.popleft()
+
+    def _look(self) -> None:
+        """See whether it is time for another batch."""
+        if self._waiting and (not self._under_way or self._waiting_items >= self._batch_limit // 2):
+            self._due.set()
+        else:
+            self._due.clear()
 
     def _lose_patience(self) -> None:
         """One timer for all callers, whose patience ends in the order in which they came: one for each costs 20 µs."""
@@ -99,8 +110,8 @@ class Gatherer(Generic[T, R]):
             taken.append(call)
             count += len(call[0])
         self._waiting_items -= count
-        if not self._waiting:
-            self._arrived.clear()
+        self._under_way += 1
+        self._look()
         return taken
 
     async def _process_once(self, calls: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 
@@ -445,7 +446,7 @@ async def test_while_kafka_is_waited_for_the_next_calls_are_decided_and_publishe
     async with asyncio.timeout(10):
         calls = []
         for number in range(1, 3):
-            calls.append(asyncio.create_task(client.post(submit(str(number)))))
+            calls.append(asyncio.create_task(client.post_batch(among_many(submit(str(number)), submit))))
             await publications(client, number)
         assert client.publisher.published == []
         client.publisher.acknowledges.set()
@@ -460,14 +461,14 @@ async def test_a_change_is_published_behind_what_it_changes_though_it_was_decide
     async with asyncio.timeout(10):
         calls = [asyncio.create_task(client.post(submit()))]
         await publications(client, 1)
-        calls.append(asyncio.create_task(client.post(change("in_progress"))))
-        while len([row async for row in client.store.collection("claims").scan()]) < len(calls):
+        calls.append(asyncio.create_task(client.post_batch(among_many(change("in_progress"), submit))))
+        while "cnss/in_progress-1" not in {row.key async for row in client.store.collection("claims").scan()}:
             pass
         assert client.publisher.asked == 1
         client.publisher.acknowledges.set()
         answers = await asyncio.gather(*calls)
     assert [answer.status for answer in answers] == [202, 202]
-    assert [publication.topic for publication in client.publisher.published] == [ACCEPTED, UPDATED]
+    assert [publication.topic for publication in client.publisher.published[:2]] == [ACCEPTED, UPDATED]
 
 
 async def test_two_calls_with_changes_at_the_same_time_do_not_wait_for_each_other(
@@ -480,7 +481,7 @@ async def test_two_calls_with_changes_at_the_same_time_do_not_wait_for_each_othe
     calls = []
     async with asyncio.timeout(10):
         for number in ("1", "2"):
-            calls.append(asyncio.create_task(client.post(change("in_progress", number))))
+            calls.append(asyncio.create_task(client.post_batch(among_many(change("in_progress", number), submit))))
             await asyncio.sleep(0)
             while client.gatherer.waiting:
                 await asyncio.sleep(0)
@@ -488,6 +489,11 @@ async def test_two_calls_with_changes_at_the_same_time_do_not_wait_for_each_othe
         answers = await asyncio.gather(*calls)
     assert [answer.status for answer in answers] == [202, 202]
     holder.close()
+
+
+def among_many(event: dict[str, Any], submit: Write) -> list[dict[str, Any]]:
+    """The first of so many events that they are not left waiting for others while a batch is under way."""
+    return [event, *(submit(f"other-{uuid4()}") for _ in range(MAX_BATCH_EVENTS // 2))]
 
 
 async def publications(client: "Client", number: int) -> None:

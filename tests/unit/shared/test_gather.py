@@ -64,7 +64,7 @@ async def test_what_arrives_while_a_batch_is_under_way_becomes_the_next_batch() 
 
 async def test_of_two_at_once_the_second_does_not_wait_for_the_first_and_a_third_does() -> None:
     stage = Stage(held=True)
-    gatherer = Gatherer(stage.process, linger_seconds=0, at_once=2)
+    gatherer = Gatherer(stage.process, linger_seconds=0, batch_limit=2, at_once=2)
     calls = []
     async with running(gatherer):
         for number in (1, 2):
@@ -75,6 +75,23 @@ async def test_of_two_at_once_the_second_does_not_wait_for_the_first_and_a_third
         stage.go.set()
         assert await asyncio.gather(*calls) == [[2], [4], [6], [8]]
     assert stage.batches == [[1], [2], [3, 4]]
+
+
+async def test_less_than_half_a_batch_waits_for_more_while_another_is_under_way() -> None:
+    stage = Stage(held=True)
+    gatherer = Gatherer(stage.process, linger_seconds=0, batch_limit=4, at_once=2)
+    async with running(gatherer):
+        calls = [gatherer.submit([1])]
+        await stage.entered.wait()
+        stage.entered.clear()
+        calls.append(gatherer.submit([2]))
+        for _ in range(20):
+            await asyncio.sleep(0)  # a turn of the loop, in which it could begin
+        calls.append(gatherer.submit([3]))
+        await stage.entered.wait()
+        assert stage.batches == [[1], [2, 3]]
+        stage.go.set()
+        assert await asyncio.gather(*calls) == [[2], [4], [6]]
 
 
 async def test_who_waits_too_long_is_told_so_and_who_comes_later_is_answered() -> None:
