@@ -43,7 +43,7 @@ ROUNDS_MAX: Final = 2
 BATCH: Final = 1_000
 START_SECONDS: Final = 60.0
 SEND_SECONDS: Final = 300.0
-POLL_SECONDS: Final = 0.05
+POLL_SECONDS: Final = 0.25
 WARM_SHARE: Final = 0.1
 ATTEMPTS: Final = "guichet_delivery_attempts_total"
 
