@@ -101,6 +101,8 @@ class Pool:
                 standing.pause(standing.pause_seconds, now_seconds)
                 standing.probing = True
                 return name
+        if len(among) == 1:  # its turn, and as much owed as before
+            return next(iter(among))
         shares = {name: self.share(name, now_seconds) for name in among}
         for name, share in shares.items():
             self._standings[name].turn += share
