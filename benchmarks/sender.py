@@ -38,7 +38,7 @@ from shared.contract.topics import agency_topic
 from shared.jurisdiction import load_jurisdiction
 from shared.store.sqlite import SqliteStore
 
-MESSAGES: Final = 10_000
+MESSAGES: Final = 6_000
 ROUNDS_MAX: Final = 2
 BATCH: Final = 1_000
 START_SECONDS: Final = 60.0

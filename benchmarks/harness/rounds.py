@@ -1,6 +1,6 @@
 """Rounds in which contenders alternate, so that what the machine does meanwhile meets all of them alike."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from time import monotonic
@@ -33,16 +33,20 @@ class Rounds:
         return {figure: self.median(contender, figure) for figure in self.runs[contender][0]}
 
     def ratio(self, contender: str, other: str, figure: str = "per_second") -> float:
-        """How many times the other's figure a contender's is: the median of the rounds' own ratios."""
-        pairs = zip(self.runs[contender], self.runs[other], strict=True)
+        """How many times the other's figure a contender's is: the median of the ratios of the rounds that had both."""
+        pairs = zip(self.runs[contender], self.runs[other], strict=False)
         return median(mine[figure] / theirs[figure] for mine, theirs in pairs)
 
 
-async def interleaved(contenders: Mapping[str, Contender], rounds: int, *, say: Say) -> Rounds:
+async def interleaved(
+    contenders: Mapping[str, Contender], rounds: int, *, say: Say, first_round_only: Collection[str] = ()
+) -> Rounds:
     """Run each contender once a round; every second round backwards, so that none always follows the same one."""
     done = Rounds({name: [] for name in contenders})
     for number in range(1, rounds + 1):
         for name in contenders if number % 2 else reversed(list(contenders)):
+            if number > 1 and name in first_round_only:
+                continue
             started = monotonic()
             figures = await contenders[name]()
             done.runs[name].append(figures)

@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.harness.rounds import Contender, Figures, Rounds, interleaved
+from benchmarks.harness.rounds import Contender, Figures, interleaved
 
 
 def scripted(name: str, rates: list[float], order: list[str]) -> Contender:
@@ -36,7 +36,9 @@ async def test_a_contender_that_did_not_do_its_work_ends_the_benchmark() -> None
         await interleaved({"fails": fails}, 1, say=lambda _: None)
 
 
-def test_contenders_of_unequal_rounds_can_not_be_compared() -> None:
-    rounds = Rounds({"mine": [{"per_second": 1.0}], "other": []})
-    with pytest.raises(ValueError, match="shorter"):
-        rounds.ratio("mine", "other")
+async def test_who_runs_in_the_first_round_only_is_compared_with_that_round() -> None:
+    order: list[str] = []
+    contenders = {"slow": scripted("slow", [10], order), "other": scripted("other", [100, 200, 400], order)}
+    rounds = await interleaved(contenders, 3, say=lambda _: None, first_round_only=["slow"])
+    assert order == ["slow", "other", "other", "other"]
+    assert rounds.ratio("other", "slow") == 10
