@@ -80,9 +80,11 @@ class Gatherer(Generic[T, R]):
                 await self._due.wait()
                 await asyncio.sleep(self._linger_seconds)
                 calls = self._take()
-            await self._process_once(calls)
-            self._under_way -= 1
-            self._look()
+            try:
+                await self._process_once(calls)
+            finally:
+                self._under_way -= 1
+                self._look()
             while self._unanswered and self._unanswered[0][1].done():
                 self._unanswered.popleft()
 
