@@ -145,18 +145,21 @@ class BoundedHttp(HttpToolsProtocol):
         if cycle.disconnected or self.transport.is_closing():
             return
         cycle.response_started = cycle.response_complete = True
+        self._write(answer, keep_alive=cycle.keep_alive)
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _write(self, answer: Answer, *, keep_alive: bool) -> None:
         fields = [
             *self.server_state.default_headers,
             (b"content-length", b"%d" % len(answer.body)),
             (b"content-type", answer.media_type.encode()),
             *((name.lower().encode(), value.encode()) for name, value in answer.headers.items()),
-            *(() if cycle.keep_alive else ((b"connection", b"close"),)),
+            *(() if keep_alive else ((b"connection", b"close"),)),
         ]
         head = b"".join(b"%b: %b\r\n" % field for field in fields)
         self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[answer.status], head, answer.body))
-        if not cycle.keep_alive:
-            self.transport.close()
-        self.on_response_complete()
 
     def pause_writing(self) -> None:
         self._wait()
@@ -218,11 +221,5 @@ class BoundedHttp(HttpToolsProtocol):
             "reason": reason,
             "detail": detail,
         }
-        body = json.dumps(problem).encode()
-        head = (
-            b"content-type: application/problem+json",
-            b"content-length: %d" % len(body),
-            b"connection: close",
-        )
-        self.transport.write(STATUS_LINE[status] + b"\r\n".join(head) + b"\r\n\r\n" + body)
+        self._write(Answer(status, "application/problem+json", json.dumps(problem).encode()), keep_alive=False)
         self.transport.close()
