@@ -92,6 +92,16 @@ async def test_a_batch_of_two_thousand_is_inserted_and_found_again(rows: Collect
     assert again == {key: Row(key, 1, key.encode()) for key in documents}
 
 
+@pytest.mark.parametrize("count", [7, 9, 300])
+async def test_of_many_exactly_those_are_given_back_that_stood(rows: Collection, count: int) -> None:
+    keys = keyed(count)
+    old = set(keys[1::3])
+    await rows.insert_new({key: Document(b"old") for key in old})
+    standing = await rows.insert_new({key: Document(b"new") for key in keys})
+    assert standing == {key: Row(key, 1, b"old") for key in old}
+    assert {key for key, row in (await rows.get_many(keys)).items() if row.body == b"new"} == set(keys) - old
+
+
 async def test_nothing_asked_is_nothing_done(rows: Collection) -> None:
     assert await rows.insert_new({}) == {}
     assert await rows.get_many([]) == {}
