@@ -1,6 +1,6 @@
 """The whole mesh under a fixed load, from the agency's event to the provider's acceptance of the message.
 
-    python -m benchmarks.end_to_end --rate 500 --seconds 60
+    python -m benchmarks.end_to_end --rate 200 --seconds 60
     python -m benchmarks.end_to_end --rate 200 --seconds 30 --knee
     python -m benchmarks.end_to_end --rate 100 --seconds 30 --burst
 
@@ -46,7 +46,7 @@ from deploy.replay.jurisdiction import read_keys, write_jurisdiction
 from shared.contract.events import NotificationOutcome, NotificationStatus, Timeline
 from shared.contract.topics import OUTCOME
 
-RATE: Final = 500.0
+RATE: Final = 200.0
 SECONDS: Final = 20.0
 BATCH: Final = 25
 CONNECTIONS: Final = 16

@@ -41,7 +41,10 @@ class Rounds:
 async def interleaved(
     contenders: Mapping[str, Contender], rounds: int, *, say: Say, first_round_only: Collection[str] = ()
 ) -> Rounds:
-    """Run each contender once a round; every second round backwards, so that none always follows the same one."""
+    """Run each contender once a round; every second round backwards, so that none always follows the same one.
+
+    Of `first_round_only` one run has to do: they are slow, and compared with what else ran in that round.
+    """
     done = Rounds({name: [] for name in contenders})
     for number in range(1, rounds + 1):
         for name in contenders if number % 2 else reversed(list(contenders)):

@@ -33,6 +33,7 @@ PAGE_ROWS = 500
 ROWS_AT_ONCE_MAX = 256
 ROWS_STEP = 8
 STATEMENTS_KEPT = 256
+"""Some forty for each collection: one for each number of rows up to the step, and for each multiple of it."""
 
 CHECKPOINT_SECONDS = 1.0
 SHORT_LOG_BYTES = 4 * 1024 * 1024
