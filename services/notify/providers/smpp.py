@@ -470,7 +470,7 @@ class Session:
                 log.warning("receipts can't be kept now", provider=self._provider, detail=str(error))
                 status = Status.ESME_RX_T_APPN
             answers = [_pdu(SmppCommand.DELIVER_SM_RESP, b"\0", sequence, status) for sequence, _ in taken]
-            self._put(b"".join(answers))
+            self._wire.write(b"".join(answers))
 
     def _ask(self, command: int, body: bytes = b"") -> asyncio.Future[tuple[int, bytes]]:
         """Write a request; the future gets status and body of its answer, TimeoutError, or Lost."""
@@ -478,15 +478,12 @@ class Session:
         sequence = self._next_sequence()
         answer: asyncio.Future[tuple[int, bytes]] = loop.create_future()
         self._awaited[sequence] = Asked(command | _RESPONSE, answer, loop.time() + self._answer_seconds)
-        self._put(_pdu(command, body, sequence))
+        self._wire.write(_pdu(command, body, sequence))
         return answer
 
     def _write(self, message: SmppMessage, sequence: int) -> None:
         message.sequence_num = sequence
-        self._put(message.pdu())
-
-    def _put(self, octets: bytes) -> None:
-        self._wire.write(octets)
+        self._wire.write(message.pdu())
 
     def _next_sequence(self) -> int:
         self._sequence = self._sequence % 0x7FFF_FFFF + 1
