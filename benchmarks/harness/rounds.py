@@ -20,9 +20,10 @@ class Wrong(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """The figures of every contender, one a round."""
+    """The figures of every contender, one a round, or of the first round alone."""
 
     runs: Mapping[str, list[Figures]] = field(default_factory=dict)
+    first_round_only: Collection[str] = ()
 
     def median(self, contender: str, figure: str) -> float:
         """The middle one of a contender's figures."""
@@ -34,7 +35,8 @@ class Rounds:
 
     def ratio(self, contender: str, other: str, figure: str = "per_second") -> float:
         """How many times the other's figure a contender's is: the median of the ratios of the rounds that had both."""
-        pairs = zip(self.runs[contender], self.runs[other], strict=False)
+        had_both = 1 if {contender, other} & set(self.first_round_only) else None
+        pairs = zip(self.runs[contender][:had_both], self.runs[other][:had_both], strict=True)
         return median(mine[figure] / theirs[figure] for mine, theirs in pairs)
 
 
@@ -45,7 +47,7 @@ async def interleaved(
 
     Of `first_round_only` one run has to do: they are slow, and compared with what else ran in that round.
     """
-    done = Rounds({name: [] for name in contenders})
+    done = Rounds({name: [] for name in contenders}, first_round_only)
     for number in range(1, rounds + 1):
         for name in contenders if number % 2 else reversed(list(contenders)):
             if number > 1 and name in first_round_only:

@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.harness.rounds import Contender, Figures, interleaved
+from benchmarks.harness.rounds import Contender, Figures, Rounds, interleaved
 
 
 def scripted(name: str, rates: list[float], order: list[str]) -> Contender:
@@ -34,6 +34,12 @@ async def test_a_contender_that_did_not_do_its_work_ends_the_benchmark() -> None
 
     with pytest.raises(RuntimeError, match="missing"):
         await interleaved({"fails": fails}, 1, say=lambda _: None)
+
+
+def test_contenders_of_unequal_rounds_can_not_be_compared() -> None:
+    rounds = Rounds({"mine": [{"per_second": 1.0}], "other": []})
+    with pytest.raises(ValueError, match="shorter"):
+        rounds.ratio("mine", "other")
 
 
 async def test_who_runs_in_the_first_round_only_is_compared_with_that_round() -> None:
