@@ -37,10 +37,12 @@ Take = Callable[[Fields, bytes, Callable[[Answer], None]], None]
 class BoundedHttp(HttpToolsProtocol):
     """One connection. What can't be read as a call, or does not come in time, is told in RFC 9457 problem details.
 
-    A client has `patience_seconds` to send a call whole, and again to read the answer. All of a call that is not its
-    body (request line, headers, sizes of chunks, trailers) has at most `framing_bytes_max`, and what was read in one
-    go with the last of them. Whoever has more than `pipelined_max` calls wait for the answer to an earlier one is hung
-    up on. Beyond `connections_max`, whoever has kept us waiting longest makes room.
+    A client has `patience_seconds` to begin its first call, to send each whole, and to read the answer. In between its
+    connection is kept for `idle_seconds`, longer than nginx keeps its own: a reverse proxy that is hung up on first now
+    and then sends a call into a connection that was just closed, and tells the agency that it failed. All of a call
+    that is not its body (request line, headers, sizes of chunks, trailers) has at most `framing_bytes_max`, and what
+    was read in one go with the last of them. Whoever has more than `pipelined_max` calls wait for the answer to an
+    earlier one is hung up on. Beyond `connections_max`, whoever has kept us waiting longest makes room.
 
     Calls in `whole`, by method and path, are handed over as soon as they are there, if they say how long they are and
     are not large: by ASGI, with a task and messages for each, they would cost more than what they ask for. The same
@@ -50,27 +52,33 @@ class BoundedHttp(HttpToolsProtocol):
     whole: ClassVar[Mapping[tuple[str, str], Take]] = {}
 
     patience_seconds: ClassVar[float] = 30.0
+    idle_seconds: ClassVar[float] = 75.0
     framing_bytes_max: ClassVar[int] = 64 * 1024
     pipelined_max: ClassVar[int] = 100
     connections_max: ClassVar[int] = 500
 
-    _patience_ends: float | None = None
-    """When the client will have kept us waiting for too long, by the loop's time; None while it is not its turn."""
+    _waiting_since: float | None = None
+    """Since when it is the client's turn, by the loop's time; None while it is not."""
+    _patience_ends = 0.0
+    """When that will have been for too long."""
+    _allowed_seconds: float | None = None
+    """How long the turn may take."""
     _alarm: asyncio.TimerHandle | None = None
     _framing_bytes = 0
+    _call_begun = False
     _body_begun = False
     _awaited: RequestResponseCycle | None = None
     """The call in turn, if it is to be handed over once it is there whole."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(cast(asyncio.Transport, OnePiece(transport)))
-        self._wait()
+        self._see_whose_turn()
         if len(self.connections) > self.connections_max:
-            waiting = [each for each in self.connections if isinstance(each, BoundedHttp) and each._patience_ends]
-            min(waiting, key=BoundedHttp._gives_up_at).transport.abort()
+            connections = [each for each in self.connections if isinstance(each, BoundedHttp)]
+            min(connections, key=BoundedHttp._turn_began_at).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._wait_no_more()
+        self._waiting_since = None
         if self._alarm is not None:
             self._alarm.cancel()
         super().connection_lost(exc)
@@ -89,15 +97,12 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._body_begun = True
         super().on_headers_complete()
+        self.headers = []  # of trailers, which are nobody's
 
     def on_message_begin(self) -> None:
-        self._body_begun = False
-        self._wait()
+        self._call_begun = True
+        self._see_whose_turn()
         super().on_message_begin()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._body_begun:  # a trailer is nobody's
-            super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes -= len(body)
@@ -105,16 +110,20 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._framing_bytes = 0
-        self._body_begun = False
-        self._wait_no_more()
+        self._call_begun = self._body_begun = False
         super().on_message_complete()
+        self._see_whose_turn()
         if self._awaited is self.cycle:
             self._hand_over()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.cycle.response_complete:
-            self._wait()
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+        else:
+            # As there, but for the timer that it would set and cancel for each call.
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
+        self._see_whose_turn()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if (cycle.scope["method"], cycle.scope["path"]) not in self.whole or not self._is_usual(cycle):
@@ -162,39 +171,50 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[answer.status], head, answer.body))
 
     def pause_writing(self) -> None:
-        self._wait()
         super().pause_writing()
+        self._see_whose_turn()
 
     def resume_writing(self) -> None:
-        if not self.cycle.response_complete and not self.cycle.more_body:
-            self._wait_no_more()
         super().resume_writing()
+        self._see_whose_turn()
 
-    def _wait(self) -> None:
-        """It is the client's turn, from now on if it was not before."""
-        if self._patience_ends is None:
-            self._patience_ends = self.loop.time() + self.patience_seconds
-            if self._alarm is None:
-                self._alarm = self.loop.call_at(self._patience_ends, self._look_at_the_time)
+    def _see_whose_turn(self) -> None:
+        """Called with whatever may change it. The client's time runs anew where it has something else to do now."""
+        if self._call_begun or self.flow.write_paused or self.cycle is None:
+            allowed_seconds = self.patience_seconds
+        elif self.cycle.response_complete:
+            allowed_seconds = self.idle_seconds
+        else:
+            self._waiting_since = self._allowed_seconds = None
+            return
+        if allowed_seconds != self._allowed_seconds:
+            self._allowed_seconds = allowed_seconds
+            self._waiting_since = self.loop.time()
+            self._wait_until(self._waiting_since + allowed_seconds)
 
-    def _wait_no_more(self) -> None:
-        self._patience_ends = None
+    def _wait_until(self, patience_ends: float) -> None:
+        """One alarm for all turns of the client, put off where it came for one that is over: one each costs more."""
+        self._patience_ends = patience_ends
+        if self._alarm is not None and self._alarm.when() > patience_ends:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._alarm is None:
+            self._alarm = self.loop.call_at(patience_ends, self._look_at_the_time)
 
-    def _gives_up_at(self) -> float:
-        return self._patience_ends or float("inf")
+    def _turn_began_at(self) -> float:
+        return float("inf") if self._waiting_since is None else self._waiting_since
 
     def _look_at_the_time(self) -> None:
-        """One alarm for all turns of the client, put off where it came for one that is over: one each costs more."""
         self._alarm = None
-        if self._patience_ends is None:
+        if self._waiting_since is None:
             return
         if self.loop.time() < self._patience_ends:
-            self._alarm = self.loop.call_at(self._patience_ends, self._look_at_the_time)
+            self._wait_until(self._patience_ends)
         else:
             self._give_up()
 
     def _give_up(self) -> None:
-        self._wait_no_more()
+        self._waiting_since = None
         if self._framing_bytes and self._is_next():
             self._refuse(408, Reason.TOO_SLOW, f"a call has to be there whole within {self.patience_seconds:g} s")
         else:

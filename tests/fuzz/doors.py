@@ -38,6 +38,7 @@ class Hasty(BoundedHttp):
     """The bounds of the real door, reached in a test's time."""
 
     patience_seconds = 0.3
+    idle_seconds = 0.6
     connections_max = 40
 
 

@@ -13,6 +13,9 @@ from uvicorn.server import ServerState
 from shared.http import Answer, BoundedHttp, Fields, Take
 from shared.one_piece import OnePiece
 
+PROXY_IDLE_SECONDS = 60.0
+"""For how long nginx, unless told otherwise, keeps a connection to a server behind it."""
+
 
 class Connection(asyncio.Transport):
     """Keeps what is sent, piece by piece."""
@@ -48,14 +51,15 @@ class TurnedByHand:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._now = 1000.0
-        self._alarms: list[tuple[float, Callable[[], None]]] = []
+        self._alarms: list[tuple[asyncio.TimerHandle, Callable[[], None]]] = []
 
     def time(self) -> float:
         return self._now
 
     def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-        self._alarms.append((when, callback))
-        return asyncio.TimerHandle(when, callback, (), self._loop)
+        alarm = asyncio.TimerHandle(when, callback, (), self._loop)
+        self._alarms.append((alarm, callback))
+        return alarm
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         return self.call_at(self._now + delay, callback)
@@ -63,10 +67,11 @@ class TurnedByHand:
     def turn(self, seconds: float) -> None:
         """Let time pass, and what is due happen."""
         self._now += seconds
-        due = [callback for when, callback in self._alarms if when <= self._now]
-        self._alarms = [alarm for alarm in self._alarms if alarm[0] > self._now]
-        for callback in due:
-            callback()
+        due = [(alarm, callback) for alarm, callback in self._alarms if alarm.when() <= self._now]
+        self._alarms = [(alarm, callback) for alarm, callback in self._alarms if alarm.when() > self._now]
+        for alarm, callback in due:
+            if not alarm.cancelled():
+                callback()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
@@ -77,23 +82,70 @@ async def says_nothing(_scope: Scope, _receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def test_each_turn_of_a_client_has_its_whole_patience() -> None:
-    clock, connection = TurnedByHand(asyncio.get_running_loop()), Connection()
-    config = uvicorn.Config(says_nothing, log_config=None, access_log=False, timeout_keep_alive=3600)
-    config.load()
-    http = BoundedHttp(config, ServerState(), {}, cast(asyncio.AbstractEventLoop, clock))
-    http.connection_made(connection)
-    for calls in range(1, 4):
-        clock.turn(0.7 * BoundedHttp.patience_seconds)
-        assert not connection.closed
-        http.data_received(b"GET / HTTP/1.1\r\n\r\n")
+class Client:
+    """Of an application that answers at once; its patience and its idleness are counted by hand."""
+
+    def __init__(self) -> None:
+        self.clock, self.connection = TurnedByHand(asyncio.get_running_loop()), Connection()
+        config = uvicorn.Config(says_nothing, log_config=None, access_log=False)
+        config.load()
+        self.http = BoundedHttp(config, ServerState(), {}, cast(asyncio.AbstractEventLoop, self.clock))
+        self.http.connection_made(self.connection)
+
+    async def sends(self, call: bytes) -> None:
+        """Until it is answered."""
+        answers = len(self.connection.pieces)
+        self.http.data_received(call)
         async with asyncio.timeout(10):
-            while len(connection.pieces) < calls:
+            while len(self.connection.pieces) == answers:
                 await asyncio.sleep(0)
-    clock.turn(0.7 * BoundedHttp.patience_seconds)
-    assert not connection.closed
-    clock.turn(0.4 * BoundedHttp.patience_seconds)
-    assert connection.closed
+
+    def waits(self, seconds: float) -> bool:
+        """Whether it is still connected afterwards."""
+        self.clock.turn(seconds)
+        return not self.connection.closed
+
+
+async def test_each_turn_of_a_client_has_its_whole_patience() -> None:
+    client = Client()
+    for _ in range(3):
+        assert client.waits(0.7 * BoundedHttp.patience_seconds)
+        await client.sends(b"GET / HTTP/1.1\r\n\r\n")
+        assert client.waits(0.9 * BoundedHttp.idle_seconds)
+        client.http.data_received(b"GET / HTTP/1.1\r\n")
+        assert client.waits(0.9 * BoundedHttp.patience_seconds)
+        await client.sends(b"\r\n")
+    client.http.data_received(b"GET / HTTP/1.1\r\n")
+    assert not client.waits(1.1 * BoundedHttp.patience_seconds)
+    assert b"408" in client.connection.pieces[-1]
+
+
+async def test_a_connection_without_a_call_is_kept_for_longer_than_a_reverse_proxy_keeps_it() -> None:
+    client = Client()
+    await client.sends(b"GET / HTTP/1.1\r\n\r\n")
+    assert client.waits(PROXY_IDLE_SECONDS + 1)
+    assert not client.waits(BoundedHttp.idle_seconds - PROXY_IDLE_SECONDS)
+
+
+async def test_a_call_that_was_answered_before_it_was_there_whole_leaves_the_connection_idle_when_it_is() -> None:
+    client = Client()
+    await client.sends(b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\nbo")
+    client.http.data_received(b"dy")
+    assert client.waits(1.1 * BoundedHttp.patience_seconds)
+    assert not client.waits(BoundedHttp.idle_seconds)
+
+
+async def test_a_call_that_was_answered_before_it_was_there_whole_may_not_go_on_for_ever() -> None:
+    client = Client()
+    await client.sends(b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\nbo")
+    assert not client.waits(1.1 * BoundedHttp.patience_seconds)
+
+
+async def test_whoever_does_not_read_an_answer_has_no_longer_than_to_send_a_call() -> None:
+    client = Client()
+    await client.sends(b"GET / HTTP/1.1\r\n\r\n")
+    client.http.pause_writing()
+    assert not client.waits(1.1 * BoundedHttp.patience_seconds)
 
 
 CALL = b"POST /whole HTTP/1.1\r\ncontent-length: 4\r\n\r\nbody"
