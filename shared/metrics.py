@@ -152,7 +152,7 @@ class IntakeMetrics:
         self.rejections = Counter(
             "guichet_intake_rejections_total", "Problems found, by reason code.", ["reason"], registry=registry
         )
-        self.http_seconds = Histogram(
+        self.http_seconds = PlainHistogram(
             "guichet_http_request_seconds",
             "HTTP calls from agencies, by route and status class.",
             ["route", "status"],

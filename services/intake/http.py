@@ -115,7 +115,7 @@ class HttpDoor:
         self._requests = requests
         self._clock = clock
         self._phone_region = phone_region
-        self._seconds = cache(lambda status: metrics.http_seconds.labels(EVENTS, f"{status // 100}xx"))
+        self._durations = Durations(metrics)
 
     async def publish(self, scope: Scope, receive: Receive) -> Answer:
         """The answer to a call with one event (structured or binary mode) or a batch of up to 500."""
@@ -134,7 +134,7 @@ class HttpDoor:
         started = time.perf_counter()
 
         def tell(said: Answer) -> None:
-            self._seconds(said.status).observe(time.perf_counter() - started)
+            self._durations.observe(EVENTS, said.status, started)
             answer(said)
 
         def decided(head: Head, verdicts: asyncio.Future[Sequence[Verdict]]) -> None:
@@ -168,7 +168,7 @@ class HttpDoor:
             return Received(head.agency.id, Door.HTTP, event, head.received_at, fingerprint)
 
         if head.kind == BATCH:
-            return [received(self._checked(value, content), content) for value, content in _split(body)]
+            return [received(self._checked(head, value, content), content) for value, content in _split(body)]
         return [received(*self._read(head, body))]
 
     async def _view(self, fields: Fields, reference: str) -> Answer:
@@ -212,27 +212,39 @@ class HttpDoor:
             if head.kind == JSON and any(name.startswith(b"ce-") for name, _ in head.fields):
                 value = _binary(head.fields, body)
                 content = write_json(value)
-                return self._checked(value, content), content
-            return read_event(body, now=self._clock.now(), phone_region=self._phone_region), body
+                return self._checked(head, value, content), content
+            return read_event(body, now=head.received_at, phone_region=self._phone_region), body
         except Refused as refusal:
             return refusal, body
 
-    def _checked(self, value: Any, content: bytes) -> AgencyEvent | Refused:
+    def _checked(self, head: Head, value: Any, content: bytes) -> AgencyEvent | Refused:
         if len(content) > MAX_EVENT_BYTES:
             problem = Problem(reason=Reason.TOO_LARGE, detail=f"an event has at most {MAX_EVENT_BYTES} bytes")
             return Refused(problem)
         try:
-            return check_event(value, content, now=self._clock.now(), phone_region=self._phone_region)
+            return check_event(value, content, now=head.received_at, phone_region=self._phone_region)
         except Refused as refusal:
             return refusal
 
 
+class Durations:
+    """How long calls take, by route and status class; both are closed lists."""
+
+    def __init__(self, metrics: IntakeMetrics) -> None:
+        self._histograms = cache(metrics.http_seconds.labels)
+
+    def observe(self, path: str, status: int, started: float) -> None:
+        """Take in a call that ends now; `started` is what time.perf_counter() said when it began."""
+        route = path if path in ROUTES else "unmatched"
+        self._histograms(route, f"{status // 100}xx").observe(time.perf_counter() - started)
+
+
 class Timed:
-    """ASGI middleware that measures each call, by route and status class; both are closed lists."""
+    """ASGI middleware that measures each call."""
 
     def __init__(self, app: ASGIApp, *, metrics: IntakeMetrics) -> None:
         self._app = app
-        self._metrics = metrics
+        self._durations = Durations(metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -250,9 +262,7 @@ class Timed:
         try:
             await self._app(scope, receive, noting)
         finally:
-            path = getattr(scope.get("route"), "path", "")
-            labels = (path if path in ROUTES else "unmatched", f"{status // 100}xx")
-            self._metrics.http_seconds.labels(*labels).observe(time.perf_counter() - started)
+            self._durations.observe(getattr(scope.get("route"), "path", ""), status, started)
 
 
 def build_http(door: HttpDoor, metrics: IntakeMetrics) -> FastAPI:
