@@ -135,10 +135,13 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _is_usual(self, cycle: RequestResponseCycle) -> bool:
         """Whether its body will come by itself, and whoever called reads the answers."""
-        length = next((value for name, value in cycle.scope["headers"] if name == b"content-length"), b"")
-        # With a longer body uvicorn stops reading until somebody takes what came.
-        comes = length.isdigit() and len(length) <= 6 and int(length) <= HIGH_WATER_LIMIT
-        return comes and not cycle.waiting_for_100_continue and not self.flow.write_paused
+        if cycle.waiting_for_100_continue or self.flow.write_paused:
+            return False
+        for name, value in cycle.scope["headers"]:
+            if name == b"content-length":
+                # With a longer body uvicorn stops reading until somebody takes what came.
+                return value.isdigit() and len(value) <= 6 and int(value) <= HIGH_WATER_LIMIT
+        return False
 
     def _hand_over(self) -> None:
         """Not now: the parser is amid what was read, and an answer leads to the next call in line."""

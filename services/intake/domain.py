@@ -46,8 +46,8 @@ class Received(Struct, frozen=True, gc=False):
     door: Door
     event: AgencyEvent | Refused
     received_at: datetime
-    fingerprint: str
-    """Names what came in by itself, whatever it says: its place on a topic, or a digest of its bytes."""
+    content: bytes
+    """What came, as it came."""
     published_at: datetime | None = None
     """When its record says it was published; None where it says no sane time, and over HTTP."""
     origin: Origin | None = None
@@ -56,6 +56,13 @@ class Received(Struct, frozen=True, gc=False):
     def event_id(self) -> str | None:
         """The agency's own id for the event, where it can be read."""
         return self.event.event_id if isinstance(self.event, Refused) else self.event.id
+
+    @property
+    def fingerprint(self) -> str:
+        """Names what came in by itself, whatever it says: its place on a topic, or a digest of its bytes."""
+        if self.origin is not None:
+            return f"{self.origin.topic}/{self.origin.partition}/{self.origin.offset}"
+        return "http/" + hashlib.sha256(self.content).hexdigest()
 
     @property
     def timeline(self) -> Timeline:

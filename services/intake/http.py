@@ -5,7 +5,6 @@ details, with the same reason codes as at the Kafka door.
 """
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,8 +163,7 @@ class HttpDoor:
 
     def _events(self, head: Head, body: bytes) -> list[Received]:
         def received(event: AgencyEvent | Refused, content: bytes) -> Received:
-            fingerprint = "http/" + hashlib.sha256(content).hexdigest()
-            return Received(head.agency.id, Door.HTTP, event, head.received_at, fingerprint)
+            return Received(head.agency.id, Door.HTTP, event, head.received_at, content)
 
         if head.kind == BATCH:
             return [received(self._checked(head, value, content), content) for value, content in _split(body)]

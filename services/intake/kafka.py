@@ -62,5 +62,5 @@ def _received(agency: str, record: Record, event: AgencyEvent | Refused, now: da
         published_at=record.recorded_at,
         received_at=now,
         origin=Origin(topic=record.topic, partition=record.partition, offset=record.offset),
-        fingerprint=f"{record.topic}/{record.partition}/{record.offset}",
+        content=record.value or b"",
     )

@@ -63,7 +63,7 @@ class Agency:
             door=Door.KAFKA,
             event=event,
             received_at=NOW,
-            fingerprint=f"{topic}/0/{self.offset}",
+            content=b"",
             published_at=NOW - timedelta(seconds=1),
             origin=Origin(topic=topic, partition=0, offset=self.offset),
         )

@@ -69,7 +69,6 @@ def at_offset(received: Received, offset: int) -> Received:
         received_at=received.received_at + later,
         published_at=received.received_at,
         origin=structs.replace(received.origin, offset=offset),
-        fingerprint=f"{received.origin.topic}/0/{offset}",
     )
 
 
@@ -107,7 +106,7 @@ async def test_the_same_event_twice_in_a_batch_counts_once(desk: "Desk", agency:
 
 async def test_the_same_event_at_the_other_door_gives_the_same_bytes(desk: "Desk", agency: Agencies) -> None:
     over_kafka = agency().submits()
-    over_http = structs.replace(over_kafka, door=Door.HTTP, origin=None, published_at=None, fingerprint="http/1")
+    over_http = structs.replace(over_kafka, door=Door.HTTP, origin=None, published_at=None)
     assert told(await desk.decide(over_http)) == told(await desk.decide(over_kafka))
 
 
