@@ -191,7 +191,7 @@ class _LoadedMesh:
     async def run(self, rate: float, seconds: float, say: Say) -> Run:
         """One load, from rest to rest; Wrong if a message is missing."""
         number = next(self._numbers)
-        watch, monitor = Watch(self.mesh, every_seconds=LOOK_SECONDS), Monitor(self.mesh.bootstrap)
+        watch, monitor = Watch(self.mesh, every_seconds=LOOK_SECONDS), Monitor(self.mesh.kafka_access)
         async with asyncio.TaskGroup() as beside:
             tasks = [beside.create_task(watch.run()), beside.create_task(monitor.run())]
             before, started = self._cpu(), time()

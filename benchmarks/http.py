@@ -62,7 +62,7 @@ async def measure(bench: Bench) -> Outcome:
     kafka = KafkaCluster(bench.directory / "kafka")
     try:
         await kafka.start()
-        await topics_of(folder)(kafka.bootstrap, 1)
+        await topics_of(folder)(kafka.access, 1)
         await _make_plain_topic(kafka.bootstrap)
         door = _Door(bench.directory, kafka, folder)
         contenders = {

@@ -96,7 +96,7 @@ async def _measure(part: Part, seconds: float, rate: float, directory: Path) -> 
             raise PartFailed(
                 "Only parts of its own can be taken down: unset KAFKA_BOOTSTRAP_SERVERS, SMPP_HOST, SMTP_HOST."
             )
-        watch, monitor = Watch(mesh, every_seconds=LOOK_SECONDS), Monitor(mesh.bootstrap)
+        watch, monitor = Watch(mesh, every_seconds=LOOK_SECONDS), Monitor(mesh.kafka_access)
         # A call at a time for each event in flight: nobody waits for another's answer.
         patience_seconds = seconds + WAIT_SECONDS
         agencies = Agencies(

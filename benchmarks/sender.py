@@ -67,7 +67,7 @@ async def measure(bench: Bench) -> Outcome:
     try:
         sinks.start()
         await kafka.start()
-        await topics_of(folder)(kafka.bootstrap, 1)
+        await topics_of(folder)(kafka.access, 1)
         for port in ports.values():
             await sinks.answers(partial(listens, port), within_seconds=START_SECONDS)
         second = {"SMPP2_HOST": LOOPBACK, "SMPP2_PORT": str(ports["SMPP"])}

@@ -37,7 +37,7 @@ from shared.contract.topics import Topic
 from shared.http import BoundedHttp, Take
 from shared.log import configure_logging, get_logger
 from shared.metrics import BusMetrics
-from shared.settings import ServiceSettings
+from shared.settings import ServiceSettings, wrong_settings
 from shared.store import open_store
 from shared.store.failing import FailingStore
 from shared.store.port import Store, StoreUnavailable
@@ -86,10 +86,11 @@ class Service:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         metrics = BusMetrics(self.registry)
-        self._publisher = KafkaPublisher(name, settings.kafka_bootstrap_servers, metrics, failpoints=self.failpoints)
+        access = settings.kafka_access()
+        self._publisher = KafkaPublisher(name, access, metrics, failpoints=self.failpoints)
         self.bus = KafkaBus(
             name,
-            settings.kafka_bootstrap_servers,
+            access,
             publisher=self._publisher,
             clock=self.clock,
             metrics=metrics,
@@ -255,8 +256,7 @@ def run(build_app: Callable[[], Starlette]) -> None:
     except ConfigError as error:
         raise SystemExit(str(error)) from None
     except ValidationError as error:
-        wrong = (f"{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
-        raise SystemExit("Wrong settings in the environment:\n" + "\n".join(wrong)) from None
+        raise SystemExit(f"Wrong settings in the environment:\n{wrong_settings(error)}") from None
     settings: ServiceSettings = app.state.settings
     # What was imported and read so far stays: the collector need not look through it again and again.
     gc.freeze()

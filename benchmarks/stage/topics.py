@@ -28,7 +28,7 @@ async def topics_on(kafka: KafkaCluster, jurisdiction_dir: Path) -> AsyncIterato
     try:
         await kafka.start()
         agencies = list(load_jurisdiction(jurisdiction_dir).agencies)
-        await apply_topics(kafka.bootstrap, agencies, partitions=PARTITIONS, replication=1)
+        await apply_topics(kafka.access, agencies, partitions=PARTITIONS, replication=1)
         topics = Topics(kafka.bootstrap)
         try:
             await topics.start()

@@ -34,10 +34,11 @@ from deploy.check.observed import (
 )
 from deploy.check.privacy import Gatherer, Mentions, impersonal
 from deploy.local.journal import read_journal
-from deploy.local.state import running, service_of
+from deploy.local.state import access_of, running, service_of
 from services.notify.domain import Notification, State
 from services.routing.calendar import load_calendar
 from services.routing.rules import load_rules
+from shared.bus.access import KafkaAccess
 from shared.bus.loop import decode_mesh_event
 from shared.bus.port import Record, Unavailable, Undecodable
 from shared.contract.events import DeadLetter, NotificationOutcome, RequestAccepted, RequestRejected
@@ -61,7 +62,7 @@ class Sources:
     are by replica, as in mesh.json: `routing`, `routing-2`, …
     """
 
-    bootstrap: str
+    kafka: KafkaAccess
     smsc_logs: Sequence[Path] | None = None
     smtp_logs: Sequence[Path] | None = None
     notify_data: Path | None = None
@@ -82,7 +83,7 @@ def local_sources(directory: Path) -> Sources | None:
         return None
     folder = directory / "jurisdiction"
     return Sources(
-        bootstrap=state["bootstrap"],
+        kafka=access_of(state),
         smsc_logs=[Path(log) for log in state["smsc_logs"]] or None,
         smtp_logs=[Path(log) for log in state["smtp_logs"]] or None,
         notify_data=directory / "data" / "notify",
@@ -99,7 +100,7 @@ async def observe(sources: Sources, *, requests: Collection[str] | None = None) 
 
     Unavailable if a part does not answer; ConfigError if the jurisdiction's files are wrong.
     """
-    async with _kafka(sources.bootstrap) as kafka:
+    async with _kafka(sources.kafka) as kafka:
         topics = _Topics(kafka, requests)
         deadline = monotonic() + REST_SECONDS
         while True:
@@ -136,9 +137,9 @@ async def observe(sources: Sources, *, requests: Collection[str] | None = None) 
 
 
 @asynccontextmanager
-async def sampling(bootstrap: str) -> AsyncIterator[Callable[[], Awaitable[Sample]]]:
+async def sampling(access: KafkaAccess) -> AsyncIterator[Callable[[], Awaitable[Sample]]]:
     """What takes a sample: how far each group has committed, and then where each partition ends. For during a run."""
-    async with _kafka(bootstrap) as kafka:
+    async with _kafka(access) as kafka:
         yield kafka.sample
 
 
@@ -189,15 +190,15 @@ class _Kafka:
 
 
 @asynccontextmanager
-async def _kafka(bootstrap: str) -> AsyncIterator[_Kafka]:
+async def _kafka(access: KafkaAccess) -> AsyncIterator[_Kafka]:
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
         client_id="guichet-check",
+        **access.options(),
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
     )
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, client_id="guichet-check")
+    admin = AIOKafkaAdminClient(client_id="guichet-check", **access.options())
     try:
         await consumer.start()
         await admin.start()
@@ -205,7 +206,7 @@ async def _kafka(bootstrap: str) -> AsyncIterator[_Kafka]:
         await kafka.lay_out()
         yield kafka
     except KafkaError as error:
-        raise Unavailable(f"Kafka at {bootstrap} does not answer: {error!r}") from error
+        raise Unavailable(f"Kafka at {access} does not answer: {error!r}") from error
     finally:
         await consumer.stop()
         await admin.close()

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from shared.bus.access import KafkaAccess
 from shared.bus.port import Unavailable
 from shared.contract.events import DeadLetter, Unreadable
 from shared.contract.reasons import Reason
@@ -71,13 +72,13 @@ class Replayed:
     refused: str | None = None
 
 
-async def read_letters(bootstrap: str, selection: Selection) -> list[Letter]:
+async def read_letters(kafka: KafkaAccess, selection: Selection) -> list[Letter]:
     """The dead letters that stand there now, each once, by their records' places. Unavailable if Kafka is away."""
     letters: dict[str, Letter] = {}
     consumer = AIOKafkaConsumer(
         DEAD_LETTERS.name,
-        bootstrap_servers=bootstrap,
         client_id="guichet-dlq",
+        **kafka.options(),
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
@@ -96,21 +97,19 @@ async def read_letters(bootstrap: str, selection: Selection) -> list[Letter]:
                 if records[-1].offset + 1 >= ends[place]:
                     unread.discard(place)
     except KafkaError as error:
-        raise Unavailable(f"Kafka at {bootstrap} does not answer: {error!r}") from error
+        raise Unavailable(f"Kafka at {kafka} does not answer: {error!r}") from error
     finally:
         await consumer.stop()
     return sorted(letters.values(), key=_by_place)
 
 
-async def replay(bootstrap: str, letters: Sequence[Letter], *, per_second: float) -> AsyncIterator[Replayed]:
+async def replay(kafka: KafkaAccess, letters: Sequence[Letter], *, per_second: float) -> AsyncIterator[Replayed]:
     """Send each record, byte for byte, to the topic and partition it came from, at most so many a second.
 
     Whoever reads that topic drops what it has seen, so a record may be replayed twice. Unavailable if Kafka does not
     acknowledge: what was yielded before is there.
     """
-    producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap, client_id="guichet-dlq", acks="all", enable_idempotence=True
-    )
+    producer = AIOKafkaProducer(client_id="guichet-dlq", acks="all", enable_idempotence=True, **kafka.options())
     try:
         await producer.start()
         for letter in letters:
@@ -120,7 +119,7 @@ async def replay(bootstrap: str, letters: Sequence[Letter], *, per_second: float
             yield Replayed(letter, place=await _send(producer, letter))
             await asyncio.sleep(1 / per_second)
     except (KafkaError, TimeoutError) as error:
-        raise Unavailable(f"Kafka at {bootstrap}: {error!r}") from error
+        raise Unavailable(f"Kafka at {kafka}: {error!r}") from error
     finally:
         await producer.stop()
 

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from deploy.cli.dead_letters import Letter, Replayed, Selection, read_letters, replay, unpacked
-from deploy.cli.kafka import MESH_DIRECTORY, AsJson, Bootstrap, Directory, address
+from deploy.cli.kafka import MESH_DIRECTORY, AsJson, Bootstrap, Directory, access
 from deploy.cli.running import Exit, fail, run
+from shared.bus.access import KafkaAccess
 from shared.contract.reasons import MEANINGS, Reason
 
 app = typer.Typer(no_args_is_help=True, help="Dead letters: records that could not be processed.")
@@ -55,7 +56,7 @@ def list_letters(
     as_json: AsJson = False,
 ) -> None:
     """List dead letters: where the record stood, why it was set aside, by which service."""
-    letters = run(read_letters(address(bootstrap, directory), Selection(reason, topic, since)))
+    letters = run(read_letters(access(bootstrap, directory), Selection(reason, topic, since)))
     if as_json:
         typer.echo(json.dumps([summary(letter) for letter in letters], indent=2))
         return
@@ -79,7 +80,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one dead letter with all that was kept of its record. It may hold personal data."""
-    letters = run(read_letters(address(bootstrap, directory), Selection(ids=frozenset({letter_id}))))
+    letters = run(read_letters(access(bootstrap, directory), Selection(ids=frozenset({letter_id}))))
     if not letters:
         fail(Exit.FOUND, f"no dead letter has the id {letter_id}")
     (letter,) = letters[:1]
@@ -127,13 +128,13 @@ def replay_letters(
     selection = Selection(reason, topic, since, frozenset(ids or ()))
     if selection == Selection() and not everything:
         fail(Exit.CONFIGURATION, "say which: by ID, --reason, --topic, --since, or --all of them")
-    refused = run(_replay(address(bootstrap, directory), selection, dry_run=dry_run, rate=rate, as_json=as_json))
+    refused = run(_replay(access(bootstrap, directory), selection, dry_run=dry_run, rate=rate, as_json=as_json))
     if refused:
         raise typer.Exit(Exit.FOUND)
 
 
-async def _replay(bootstrap: str, selection: Selection, *, dry_run: bool, rate: float, as_json: bool) -> int:
-    letters = await read_letters(bootstrap, selection)
+async def _replay(kafka: KafkaAccess, selection: Selection, *, dry_run: bool, rate: float, as_json: bool) -> int:
+    letters = await read_letters(kafka, selection)
     missing = selection.ids - {name for letter in letters for name in (letter.event.id, letter.place)}
     for letter_id in sorted(missing):
         say({"id": letter_id, "outcome": "not found"}, as_json)
@@ -145,7 +146,7 @@ async def _replay(bootstrap: str, selection: Selection, *, dry_run: bool, rate: 
             say(_said(outcome, "would be replayed"), as_json)
     else:
         # Each is told as soon as it is done, so that it stands on the screen even if Kafka goes away meanwhile.
-        async for outcome in replay(bootstrap, letters, per_second=rate):
+        async for outcome in replay(kafka, letters, per_second=rate):
             sent += outcome.refused is None
             refused += outcome.refused is not None
             say(_said(outcome, "replayed"), as_json)

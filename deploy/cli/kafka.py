@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from deploy.cli.running import Exit, fail
-from deploy.local.state import running
+from deploy.local.state import access_of, environment_access, running
+from shared.bus.access import KafkaAccess
+from shared.config import ConfigError
 
 MESH_DIRECTORY = Path(".guichet/mesh")
 
@@ -17,9 +19,13 @@ Bootstrap = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-def address(bootstrap: str | None, directory: Path) -> str:
-    """The bootstrap servers; ends the command where there are none."""
-    found: str | None = bootstrap or (running(directory) or {}).get("bootstrap")
-    if found is None:
+def access(bootstrap: str | None, directory: Path) -> KafkaAccess:
+    """To the brokers that are named, as the environment says, or to those of the local mesh; ends the command where
+    there are none."""
+    state = running(directory)
+    if bootstrap is None and state is None:
         fail(Exit.CONFIGURATION, f"give --bootstrap, or the --dir of a local mesh that runs (none does in {directory})")
-    return found
+    try:
+        return access_of(state) if state and bootstrap is None else environment_access(bootstrap)
+    except ConfigError as error:
+        fail(Exit.CONFIGURATION, str(error))

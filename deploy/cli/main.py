@@ -20,6 +20,7 @@ from deploy.check.observed import Observed
 from deploy.check.reading import Sources, local_sources, observe
 from deploy.cli import dlq, offsets
 from deploy.cli.faults import faults
+from deploy.cli.kafka import access
 from deploy.cli.notifications import notifications
 from deploy.cli.publishing import publish_http, publish_kafka, read_events
 from deploy.cli.running import Exit, errors, fail, run
@@ -33,6 +34,7 @@ from deploy.replay.report import FINDINGS_SHOWN
 from deploy.replay.run import MeshAddresses, read_replay
 from deploy.replay.run import replay as play
 from shared.bus.admin import apply_topics
+from shared.bus.grants import SERVICES, apply_grants, grants
 from shared.contract.events import RequestAccepted
 from shared.jurisdiction import load_jurisdiction
 
@@ -203,7 +205,7 @@ async def _replay(
         await mesh.start()
     try:
         addresses = MeshAddresses(
-            sources=local_sources(directory) or Sources(mesh.bootstrap),
+            sources=local_sources(directory) or Sources(mesh.kafka_access),
             intake_url=mesh.service_url("intake"),
             store="mongodb" if os.environ.get("MONGODB_URL") else "sqlite",
             kafka_version=mesh.kafka.version if mesh.kafka else None,
@@ -237,10 +239,9 @@ def publish(
     state = running(directory) or {}
     events = run(asyncio.to_thread(read_events, file))
     if kafka:
-        bootstrap = bootstrap or state.get("bootstrap")
-        if bootstrap is None or agency is None:
-            fail(Exit.CONFIGURATION, "--kafka needs --agency, and --bootstrap unless a local mesh runs")
-        results = run(publish_kafka(bootstrap, agency, events))
+        if agency is None:
+            fail(Exit.CONFIGURATION, "--kafka needs --agency")
+        results = run(publish_kafka(access(bootstrap, directory), agency, events))
     else:
         url = url or state.get("services", {}).get("intake")
         key = key or (read_keys(directory / "jurisdiction").get(agency) if state and agency else None)
@@ -285,12 +286,11 @@ def check(
     so. Let the mesh come to rest first: what is still under way counts as missing. Dead letters are counted and are
     no finding by themselves (see guichet dlq); records on the mesh's topics that can't be read are.
     """
-    sources = local_sources(directory) or (Sources(bootstrap, mongodb_url=mongodb_url) if bootstrap else None)
-    if sources is None:
-        fail(Exit.CONFIGURATION, f"give --bootstrap, or the --dir of a local mesh that runs (none does in {directory})")
+    kafka = access(bootstrap, directory)
+    sources = local_sources(directory) or Sources(kafka, mongodb_url=mongodb_url)
     sources = replace(
         sources,
-        bootstrap=bootstrap or sources.bootstrap,
+        kafka=kafka,
         smsc_logs=smsc_log or sources.smsc_logs,
         smtp_logs=smtp_log or sources.smtp_logs,
         notify_data=notify_data or sources.notify_data,
@@ -359,14 +359,22 @@ def topics_apply(
     jurisdiction: JurisdictionFolder = DJIBOUTI,
     partitions: Partitions = 12,
     replication: Replication = 3,
+    grant: Annotated[
+        bool, typer.Option("--grant", help="Then let each agency write to its own topic, and services use the others.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Create the mesh's topics and one for each agency, where they are missing. Safe to repeat.
 
-    Refuses when a topic stands with another number of partitions, which would break the order of events.
+    Refuses when a topic stands with another number of partitions, which would break the order of events. With --grant
+    agencies are the users of their ids, and all services the user "guichet"; brokers need an authorizer, and what was
+    granted before stays.
     """
     agencies = list(run(_agencies(jurisdiction)))
-    applied = run(apply_topics(bootstrap, agencies, partitions=partitions, replication=replication))
+    kafka = access(bootstrap, MESH_DIRECTORY)
+    applied = run(apply_topics(kafka, agencies, partitions=partitions, replication=replication))
+    if grant:
+        run(apply_grants(kafka, grants(agencies)))
     if as_json:
         typer.echo(
             json.dumps([{"topic": one.name, "partitions": one.partitions, "action": one.action} for one in applied])
@@ -374,6 +382,8 @@ def topics_apply(
         return
     for one in applied:
         screen.print(f"{one.action:8} {one.name} ({one.partitions} partitions)", markup=False)
+    if grant:
+        screen.print(f"granted  {len(agencies)} agencies their topics, and {SERVICES} those of the mesh", markup=False)
 
 
 async def _agencies(folder: Path) -> list[str]:

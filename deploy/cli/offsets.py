@@ -10,8 +10,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import CommitFailedError, KafkaError, UnknownMemberIdError
 from rich.console import Console
 
-from deploy.cli.kafka import MESH_DIRECTORY, AsJson, Bootstrap, Directory, address
+from deploy.cli.kafka import MESH_DIRECTORY, AsJson, Bootstrap, Directory, access
 from deploy.cli.running import Exit, fail, run
+from shared.bus.access import KafkaAccess
 from shared.bus.port import Unavailable
 
 app = typer.Typer(no_args_is_help=True, help="Where services stand on their topics.")
@@ -56,7 +57,7 @@ def accept_gap(
     only their senders still have them. Stop every replica of the service first, and start it afterwards: it goes on at
     the beginning of the log. The exit status is 1 while a gap is not accepted.
     """
-    gaps = run(_gaps(address(bootstrap, directory), service))
+    gaps = run(_gaps(access(bootstrap, directory), service))
     if as_json:
         typer.echo(json.dumps([{**asdict(gap), "accepted": yes} for gap in gaps], indent=2))
     else:
@@ -67,14 +68,14 @@ def accept_gap(
         raise typer.Exit(Exit.FOUND)
     if gaps:
         try:
-            run(_accept(address(bootstrap, directory), service, gaps))
+            run(_accept(access(bootstrap, directory), service, gaps))
         except StillRuns:
             fail(Exit.CONFIGURATION, f"{service} still runs: stop every replica of it first. Nothing was changed.")
 
 
-async def _gaps(bootstrap: str, service: str) -> list[Gap]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, client_id="guichet-offsets")
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id="guichet-offsets")
+async def _gaps(kafka: KafkaAccess, service: str) -> list[Gap]:
+    admin = AIOKafkaAdminClient(client_id="guichet-offsets", **kafka.options())
+    consumer = AIOKafkaConsumer(client_id="guichet-offsets", **kafka.options())
     try:
         await admin.start()
         await consumer.start()
@@ -86,7 +87,7 @@ async def _gaps(bootstrap: str, service: str) -> list[Gap]:
         begins = await consumer.beginning_offsets(list(committed))
         ends = await consumer.end_offsets(list(committed))
     except KafkaError as error:
-        raise Unavailable(f"Kafka at {bootstrap} does not answer: {error!r}") from error
+        raise Unavailable(f"Kafka at {kafka} does not answer: {error!r}") from error
     finally:
         await consumer.stop()
         await admin.close()
@@ -97,10 +98,10 @@ async def _gaps(bootstrap: str, service: str) -> list[Gap]:
     ]
 
 
-async def _accept(bootstrap: str, service: str, gaps: list[Gap]) -> None:
+async def _accept(kafka: KafkaAccess, service: str, gaps: list[Gap]) -> None:
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
         client_id="guichet-offsets",
+        **kafka.options(),
         group_id=f"guichet-{service}",
         enable_auto_commit=False,
         auto_offset_reset="none",
@@ -113,6 +114,6 @@ async def _accept(bootstrap: str, service: str, gaps: list[Gap]) -> None:
     except (CommitFailedError, UnknownMemberIdError) as error:
         raise StillRuns from error
     except KafkaError as error:
-        raise Unavailable(f"Kafka at {bootstrap} does not answer: {error!r}") from error
+        raise Unavailable(f"Kafka at {kafka} does not answer: {error!r}") from error
     finally:
         await consumer.stop()

@@ -12,6 +12,7 @@ import aiohttp
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from shared.bus.access import KafkaAccess
 from shared.bus.port import Unavailable
 from shared.config import ConfigError
 from shared.contract.topics import agency_topic
@@ -65,16 +66,18 @@ async def publish_http(url: str, key: str, events: Sequence[bytes]) -> list[Publ
     return results
 
 
-async def publish_kafka(bootstrap: str, agency: str, events: Sequence[bytes]) -> list[Published]:
+async def publish_kafka(kafka: KafkaAccess, agency: str, events: Sequence[bytes]) -> list[Published]:
     """Send each event to the agency's topic, in order, acknowledged by all in-sync replicas."""
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True)
+    producer = AIOKafkaProducer(acks="all", enable_idempotence=True, **kafka.options())
     results = []
     topic = agency_topic(agency)
     try:
         await producer.start()
         # The producer itself would wait for a topic that nobody makes, and say nothing.
         if topic not in (await producer.client.fetch_all_metadata()).topics():
-            raise ConfigError([f"Kafka at {bootstrap} has no topic {topic}: is {agency!r} an agency of the register?"])
+            raise ConfigError(
+                [f"Kafka at {kafka} shows you no topic {topic}: is {agency!r} an agency of the register, and yours?"]
+            )
         for number, event in enumerate(events, 1):
             key, event_id = _named(event)
             async with asyncio.timeout(HTTP_TIMEOUT_SECONDS):
@@ -82,7 +85,7 @@ async def publish_kafka(bootstrap: str, agency: str, events: Sequence[bytes]) ->
             place = {"topic": stood.topic, "partition": stood.partition, "offset": stood.offset}
             results.append(Published(number, event_id, "published", place))
     except (KafkaError, TimeoutError) as error:
-        raise Unavailable(f"Kafka at {bootstrap}: {error!r}") from error
+        raise Unavailable(f"Kafka at {kafka}: {error!r}") from error
     finally:
         await producer.stop()
     return results

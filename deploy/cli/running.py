@@ -13,6 +13,7 @@ from rich.console import Console
 from deploy.local.process import PartFailed
 from deploy.replay.steps import SourceError
 from shared.bus.admin import TopicConflict
+from shared.bus.grants import NoAuthorizer
 from shared.bus.port import Unavailable
 from shared.config import ConfigError
 
@@ -47,7 +48,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         raise typer.Exit(Exit.INTERRUPTED) from None
     except (PartFailed, Unavailable) as error:
         fail(Exit.UNAVAILABLE, str(error))
-    except (ConfigError, TopicConflict, SourceError) as error:
+    except (ConfigError, NoAuthorizer, TopicConflict, SourceError) as error:
         fail(Exit.CONFIGURATION, str(error))
     except OSError as error:
         if error.filename is None:

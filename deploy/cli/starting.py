@@ -6,18 +6,19 @@ from pathlib import Path
 
 from deploy.cli.running import Exit, fail
 from deploy.replay.jurisdiction import KEYS
+from shared.bus.access import KafkaAccess
 from shared.bus.admin import AppliedTopic, apply_topics
 from shared.jurisdiction import load_jurisdiction
 
 LOCAL_PARTITIONS = 6
 
 
-def topics_of(folder: Path) -> Callable[[str, int], Awaitable[list[AppliedTopic]]]:
+def topics_of(folder: Path) -> Callable[[KafkaAccess, int], Awaitable[list[AppliedTopic]]]:
     """What LocalMesh calls to lay out the topics of a jurisdiction's folder."""
 
-    async def apply(bootstrap: str, replication: int) -> list[AppliedTopic]:
+    async def apply(kafka: KafkaAccess, replication: int) -> list[AppliedTopic]:
         agencies = list(load_jurisdiction(folder).agencies)
-        return await apply_topics(bootstrap, agencies, partitions=LOCAL_PARTITIONS, replication=replication)
+        return await apply_topics(kafka, agencies, partitions=LOCAL_PARTITIONS, replication=replication)
 
     return apply
 

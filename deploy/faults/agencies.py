@@ -79,7 +79,7 @@ class Agencies:
                 await player.play(requests.steps, on_answer=self.answers.append)
 
     async def _connect(self) -> AIOKafkaProducer:
-        producer = agencies_producer(self._mesh.bootstrap)
+        producer = agencies_producer(self._mesh.kafka_access)
         try:
             await producer.start()
         except KafkaError:

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from deploy.faults.plan import (
 )
 from deploy.faults.scene import NotReached, Scene
 from deploy.jurisdictions import DJIBOUTI
-from deploy.local.mesh import LocalMesh
+from deploy.local.mesh import ApplyTopics, LocalMesh
 from deploy.local.process import PartFailed
 from deploy.local.state import service_of
 from deploy.replay.jurisdiction import read_keys, write_jurisdiction
@@ -60,7 +60,6 @@ SERVICES_ENV: Final = {
 }
 
 Tell = Callable[[str], None]
-ApplyTopics = Callable[[str, int], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +153,7 @@ async def run_campaign(programme: Programme, directory: Path, topics: ApplyTopic
             )
         tell(f"the mesh runs; seed {programme.seed}")
         scene = Scene(mesh, mesh.kafka)
-        monitor = Monitor(mesh.bootstrap, settled=lambda: scene.brokers_settled)
+        monitor = Monitor(mesh.kafka_access, settled=lambda: scene.brokers_settled)
         fire = _Fire(scene, monitor, tell, until=monotonic() + programme.seconds)
         agencies = Agencies(mesh, read_keys(folder), seed=programme.seed, speed=programme.speed)
         async with _beside(monitor.run()), _beside(scene.look_after()):

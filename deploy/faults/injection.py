@@ -156,7 +156,7 @@ async def _store_full(scene: Scene, fault: Fault) -> float:
 async def _poison(scene: Scene, _fault: Fault) -> float:
     """What nobody can read, among what can be: on an agency's topic, and a little on one of the mesh."""
     scene.now()
-    producer = AIOKafkaProducer(bootstrap_servers=scene.mesh.bootstrap, acks="all", enable_idempotence=True)
+    producer = AIOKafkaProducer(acks="all", enable_idempotence=True, **scene.mesh.kafka_access.options())
     records = [(agency_topic(POISON_AGENCY), value) for value in POISON] + [(ACCEPTED.name, one) for one in MESH_POISON]
     try:
         await producer.start()

@@ -10,6 +10,7 @@ from typing import Final
 from deploy.check.checks import behind
 from deploy.check.observed import Sample
 from deploy.check.reading import sampling
+from shared.bus.access import KafkaAccess
 from shared.bus.port import Unavailable
 
 EVERY_SECONDS: Final = 0.5
@@ -38,9 +39,9 @@ class _Look:
 class Monitor:
     """Takes samples of committed offsets until cancelled."""
 
-    def __init__(self, bootstrap: str, *, settled: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, kafka: KafkaAccess, *, settled: Callable[[], bool] = lambda: True) -> None:
         """`settled` says whether what brokers say now is what was acknowledged; other samples are not kept."""
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._settled = settled
         self._recent: deque[_Look] = deque(maxlen=RECENT_MAX)
         self.kept: list[Sample] = []
@@ -52,7 +53,7 @@ class Monitor:
         """Sample twice a second, through outages, too."""
         while True:
             try:
-                async with sampling(self._bootstrap) as take:
+                async with sampling(self._kafka) as take:
                     while True:
                         asked_at = monotonic()
                         async with asyncio.timeout(ANSWER_SECONDS):

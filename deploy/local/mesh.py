@@ -19,14 +19,16 @@ from deploy.local.ports import LOOPBACK, free_port
 from deploy.local.process import PartFailed, Process, module_argv, project_env, together
 from deploy.local.smsc import RecordingSmsc
 from deploy.local.smtp import RecordingSmtp
-from deploy.local.state import STATE_FILE, running, service_of
+from deploy.local.state import STATE_FILE, environment_access, running, service_of
+from shared.bus.access import KafkaAccess
+from shared.settings import KAFKA_ACCESS_SETTINGS
 
 SERVICES = ("intake", "routing", "notify", "metrics")
 _READY_SECONDS = 60.0
 _DRAIN_SECONDS = 15.0
 
-ApplyTopics = Callable[[str, int], Awaitable[object]]
-"""Create the mesh's topics: given the bootstrap addresses and the replication factor."""
+ApplyTopics = Callable[[KafkaAccess, int], Awaitable[object]]
+"""Create the mesh's topics: given the way to the brokers and the replication factor."""
 
 
 def service_argv(name: str) -> list[str]:
@@ -37,8 +39,9 @@ def service_argv(name: str) -> list[str]:
 class LocalMesh:
     """`async with LocalMesh(...) as mesh:` everything runs and every service is ready; after it, nothing is left.
 
-    What the environment points to is used instead of a part of ours: KAFKA_BOOTSTRAP_SERVERS, SMPP_HOST (with
-    SMPP_PORT, SMPP_SYSTEM_ID, SMPP_PASSWORD), SMTP_HOST (with SMTP_PORT), MONGODB_URL. `mongodb` True starts the
+    What the environment points to is used instead of a part of ours: KAFKA_BOOTSTRAP_SERVERS (with
+    KAFKA_SECURITY_PROTOCOL and what goes with it), SMPP_HOST (with SMPP_PORT, SMPP_SYSTEM_ID, SMPP_PASSWORD), SMTP_HOST
+    (with SMTP_PORT), MONGODB_URL. `mongodb` True starts the
     MongoDB stand-in, False keeps the services on SQLite, None leaves it to the environment.
 
     `replicas` of a service (one where it is not named) share its data and its secrets; they are called `routing`,
@@ -85,7 +88,12 @@ class LocalMesh:
     @property
     def bootstrap(self) -> str:
         """`host:port` of every broker, separated by commas."""
-        return self.kafka.bootstrap if self.kafka else os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+        return self.kafka_access.servers
+
+    @property
+    def kafka_access(self) -> KafkaAccess:
+        """The way to the brokers: ours ask for nothing, others for what the environment says."""
+        return self.kafka.access if self.kafka else environment_access()
 
     @property
     def services(self) -> Sequence[str]:
@@ -194,7 +202,7 @@ class LocalMesh:
     async def _start_kafka(self) -> None:
         if self.kafka:
             await self.kafka.start()
-        await self._apply_topics(self.bootstrap, self._replication)
+        await self._apply_topics(self.kafka_access, self._replication)
 
     async def _start_service(self, name: str, *, ready: bool = True) -> None:
         service = self._services[name]
@@ -220,11 +228,10 @@ class LocalMesh:
 
     def _common_env(self) -> dict[str, str]:
         """What every service is told. What the environment says of a part that is not ours is passed on as it is."""
-        env = project_env(
-            KAFKA_BOOTSTRAP_SERVERS=self.bootstrap,
-            HTTP_HOST=LOOPBACK,
-            JURISDICTION_DIR=str(self._jurisdiction_dir),
-        )
+        env = project_env(HTTP_HOST=LOOPBACK, JURISDICTION_DIR=str(self._jurisdiction_dir))
+        if self.kafka:
+            env = {name: value for name, value in env.items() if name not in KAFKA_ACCESS_SETTINGS}
+        env["KAFKA_BOOTSTRAP_SERVERS"] = self.bootstrap
         env.pop("MONGODB_URL", None)
         if mongodb_url := self.mongo.url if self.mongo else self._mongodb_url:
             env |= {"MONGODB_URL": mongodb_url, "MONGODB_DATABASE": self._mongodb_database()}
@@ -253,6 +260,7 @@ class LocalMesh:
         return {
             "pid": os.getpid(),
             "bootstrap": self.bootstrap,
+            "own_kafka": self.kafka is not None,
             "services": {name: self.service_url(name) for name in self._services},
             "pids": {name: process.pid for name, process in self.processes.items()},
             "logs": {name: str(path) for name, path in self.logs.items()},

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from deploy.replay.steps import Kind, Step
+from shared.bus.access import KafkaAccess
 from shared.contract.events import Door
 from shared.contract.reasons import Reason
 from shared.contract.topics import agency_topic
@@ -212,11 +213,11 @@ class KafkaDoor:
         return Answer(step, Outcome.DURABLE)
 
 
-def agencies_producer(bootstrap: str) -> AIOKafkaProducer:
+def agencies_producer(kafka: KafkaAccess) -> AIOKafkaProducer:
     """An idempotent producer as an agency should have one."""
     return AIOKafkaProducer(
-        bootstrap_servers=bootstrap,
         client_id="guichet-replay",
+        **kafka.options(),
         acks="all",
         enable_idempotence=True,
         linger_ms=10,

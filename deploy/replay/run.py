@@ -88,9 +88,9 @@ async def replay(
     tally = Tally(prepared.steps)
     answers: list[Answer] = []
     async with AsyncExitStack() as stack:
-        watcher = await stack.enter_async_context(Watcher(mesh.sources.bootstrap, tally))
+        watcher = await stack.enter_async_context(Watcher(mesh.sources.kafka, tally))
         await watcher.require([agency_topic(agency) for agency in prepared.agencies])
-        producer = agencies_producer(mesh.sources.bootstrap)
+        producer = agencies_producer(mesh.sources.kafka)
         await producer.start()
         stack.push_async_callback(producer.stop)
         session = await stack.enter_async_context(http_session())

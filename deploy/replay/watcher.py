@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 
 from deploy.check.checks import GROUPS
 from deploy.replay.tally import Tally
+from shared.bus.access import KafkaAccess
 from shared.bus.loop import decode_mesh_event
 from shared.bus.port import Record, Unavailable, Undecodable
 from shared.contract.topics import DEAD_LETTERS, MESH_TOPICS
@@ -30,19 +31,19 @@ class Watcher:
     it said then counts. Of dead letters only those that come from now on are this replay's.
     """
 
-    def __init__(self, bootstrap: str, tally: Tally) -> None:
+    def __init__(self, kafka: KafkaAccess, tally: Tally) -> None:
         self._tally = tally
         self._decode = decode_mesh_event(MESH_TOPICS)
         self._consumer = AIOKafkaConsumer(
             *(topic.name for topic in MESH_TOPICS),
-            bootstrap_servers=bootstrap,
             client_id="guichet-watcher",
+            **kafka.options(),
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=100,
         )
-        self._admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, client_id="guichet-watcher")
+        self._admin = AIOKafkaAdminClient(client_id="guichet-watcher", **kafka.options())
         self._old_dead_letters: Mapping[TopicPartition, int] = {}
         self._moved = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None

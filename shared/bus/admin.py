@@ -7,6 +7,7 @@ from typing import Literal
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from shared.bus.access import KafkaAccess
 from shared.bus.port import Unavailable
 from shared.contract.topics import MESH_TOPICS, agency_topic
 
@@ -27,7 +28,7 @@ class AppliedTopic:
 
 
 async def apply_topics(
-    bootstrap_servers: str, agencies: Sequence[str], *, partitions: int, replication: int
+    access: KafkaAccess, agencies: Sequence[str], *, partitions: int, replication: int
 ) -> list[AppliedTopic]:
     """Create what is missing of the mesh's topics and one topic for each agency; safe to repeat.
 
@@ -50,7 +51,7 @@ async def apply_topics(
         wanted[name] = NewTopic(
             name=name, num_partitions=partitions, replication_factor=replication, topic_configs=settings
         )
-    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, client_id="guichet-topics")
+    client = AIOKafkaAdminClient(client_id="guichet-topics", **access.options())
     try:
         await client.start()
         described = await client.describe_topics()

@@ -30,6 +30,7 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
+from shared.bus.access import KafkaAccess
 from shared.bus.consumer import SalvagedRecord, SteadyConsumer
 from shared.bus.loop import BatchLoop, Decode, Handle, decode_mesh_event
 from shared.bus.port import Incoming, Publication, Record, Stop, StopReason, Unavailable
@@ -114,10 +115,10 @@ class KafkaPublisher:
     """Publishes whole batches through one idempotent producer."""
 
     def __init__(
-        self, service: str, bootstrap_servers: str, metrics: BusMetrics, *, failpoints: Failpoints = NONE
+        self, service: str, access: KafkaAccess, metrics: BusMetrics, *, failpoints: Failpoints = NONE
     ) -> None:
         self._client_id = f"guichet-{service}"
-        self._bootstrap_servers = bootstrap_servers
+        self._access = access
         self._metrics = metrics
         self._failpoints = failpoints
         self._producer: AIOKafkaProducer | None = None
@@ -137,9 +138,7 @@ class KafkaPublisher:
         """Connect; Unavailable if no broker answers. Once connected, a further call changes nothing."""
         if self._producer is not None:
             return
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap_servers, client_id=self._client_id, **PRODUCER_OPTIONS
-        )
+        producer = AIOKafkaProducer(client_id=self._client_id, **self._access.options(), **PRODUCER_OPTIONS)
         try:
             # By itself it would ask for its number for as long as brokers answer and have no quorum.
             async with asyncio.timeout(START_SECONDS):
@@ -530,7 +529,7 @@ class KafkaBus:
     def __init__(
         self,
         service: str,
-        bootstrap_servers: str,
+        access: KafkaAccess,
         *,
         publisher: KafkaPublisher,
         clock: Clock,
@@ -553,7 +552,8 @@ class KafkaBus:
         for reason in StopReason:
             metrics.stopped.labels(reason).set(0)
         self.broker = KafkaBroker(
-            bootstrap_servers.split(","),
+            access.servers.split(","),
+            security=access.security(),
             client_id=f"guichet-{service}",
             consumer_only=True,
             allow_auto_create_topics=False,

@@ -384,7 +384,7 @@ async def brokers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Kaf
     cluster = KafkaCluster(tmp_path_factory.mktemp("kafka"), brokers=3)
     try:
         await cluster.start()
-        await apply_topics(cluster.bootstrap, [AGENCY], partitions=PARTITIONS, replication=3)
+        await apply_topics(cluster.access, [AGENCY], partitions=PARTITIONS, replication=3)
         yield cluster
     finally:
         await cluster.stop()

@@ -7,6 +7,7 @@ from deploy.faults.campaign import FEW_KINDS, run_campaign, short_programme
 from deploy.faults.plan import PROVIDER_KINDS, Kind, sweep
 from deploy.faults.report import as_report
 from deploy.jurisdictions import DJIBOUTI
+from shared.bus.access import KafkaAccess
 from shared.bus.admin import apply_topics
 from shared.jurisdiction import load_jurisdiction
 
@@ -17,9 +18,9 @@ REQUESTS_PER_SECOND = 6.0
 async def test_a_mesh_that_fails_at_every_failpoint_and_provider_loses_nothing_and_doubles_nothing(
     tmp_path: Path,
 ) -> None:
-    async def topics(bootstrap: str, replication: int) -> None:
+    async def topics(kafka: KafkaAccess, replication: int) -> None:
         agencies = list(load_jurisdiction(DJIBOUTI).agencies)
-        await apply_topics(bootstrap, agencies, partitions=6, replication=replication)
+        await apply_topics(kafka, agencies, partitions=6, replication=replication)
 
     programme = short_programme(SEED, REQUESTS_PER_SECOND)
     campaign = await run_campaign(programme, tmp_path, topics, tell=print)

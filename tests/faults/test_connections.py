@@ -44,7 +44,7 @@ async def line(tmp_path_factory: pytest.TempPathFactory, folder: "Path") -> Asyn
     await proxy.start()
     try:
         await kafka.start()
-        await apply_topics(kafka.bootstrap, [AGENCY], partitions=PARTITIONS, replication=1)
+        await apply_topics(kafka.access, [AGENCY], partitions=PARTITIONS, replication=1)
         intake, routing = await asyncio.gather(crew.start("intake"), crew.start("routing"))
         yield Line(proxy, intake, routing, Log(kafka.bootstrap))
     finally:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from shared.bus.access import KafkaAccess
 from shared.bus.kafka import KafkaBus, KafkaPublisher
 from shared.bus.port import Incoming, Publication, Record, Undecodable
 from shared.clock import SystemClock
@@ -46,7 +47,7 @@ async def cluster(brokers: "KafkaCluster") -> AsyncIterator[Cluster]:
 
 @asynccontextmanager
 async def publishing(cluster: Cluster) -> AsyncIterator[KafkaPublisher]:
-    publisher = KafkaPublisher(cluster.service, cluster.bootstrap, BusMetrics(CollectorRegistry()))
+    publisher = KafkaPublisher(cluster.service, KafkaAccess(cluster.bootstrap), BusMetrics(CollectorRegistry()))
     await publisher.start()
     yield publisher
     await publisher.stop()
@@ -55,7 +56,9 @@ async def publishing(cluster: Cluster) -> AsyncIterator[KafkaPublisher]:
 def member(cluster: Cluster, publisher: KafkaPublisher) -> KafkaBus:
     """A member of the test's group, without consumers yet."""
     metrics = BusMetrics(CollectorRegistry())
-    return KafkaBus(cluster.service, cluster.bootstrap, publisher=publisher, clock=SystemClock(), metrics=metrics)
+    return KafkaBus(
+        cluster.service, KafkaAccess(cluster.bootstrap), publisher=publisher, clock=SystemClock(), metrics=metrics
+    )
 
 
 async def test_a_hundred_orderly_restarts_under_load_do_each_record_once(cluster: Cluster, measure: "Measure") -> None:

@@ -21,6 +21,7 @@ from deploy.replay.jurisdiction import read_keys
 from deploy.replay.run import MeshAddresses, prepare
 from deploy.replay.run import replay as play
 from deploy.replay.steps import Replay
+from shared.bus.access import KafkaAccess
 from shared.bus.admin import apply_topics
 from shared.jurisdiction import load_jurisdiction
 
@@ -58,9 +59,9 @@ async def a_mesh(
     folder = directory / "jurisdiction"
     prepared = prepare(None, folder, seed=11, count=count)
 
-    async def topics(bootstrap: str, replication: int) -> None:
+    async def topics(kafka: KafkaAccess, replication: int) -> None:
         agencies = list(load_jurisdiction(folder).agencies)
-        await apply_topics(bootstrap, agencies, partitions=6, replication=replication)
+        await apply_topics(kafka, agencies, partitions=6, replication=replication)
 
     async with LocalMesh(directory, folder, apply_topics=topics, brokers=brokers, mongodb=mongodb) as mesh:
         yield Played(directory, mesh, prepared)
@@ -134,7 +135,7 @@ async def test_what_the_jurisdiction_gets_wrong_is_said_before_anything_starts(t
     rules = folder / "rules.yaml"
     rules.write_text(rules.read_text().replace("promise_days:", "promised_days:", 1))
 
-    async def topics(_bootstrap: str, _replication: int) -> None: ...
+    async def topics(_kafka: KafkaAccess, _replication: int) -> None: ...
 
     with pytest.raises(Exception, match=r"rules\.yaml:\d+.*promised_days"):
         async with LocalMesh(tmp_path, folder, apply_topics=topics, services=("routing",)):

@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from prometheus_client import CollectorRegistry
 
 from deploy.local.kafka import KafkaCluster
+from shared.bus.access import KafkaAccess
 from shared.bus.kafka import KafkaPublisher
 from shared.bus.port import Publisher
 from shared.contract.topics import ACCEPTED, DEAD_LETTERS, Topic
@@ -119,7 +120,7 @@ async def kafka_bus(bootstrap: str, cluster: KafkaCluster | None = None) -> Asyn
         )
     finally:
         await admin.close()
-    publisher = KafkaPublisher(f"test-{run}", bootstrap, BusMetrics(CollectorRegistry()))
+    publisher = KafkaPublisher(f"test-{run}", KafkaAccess(bootstrap), BusMetrics(CollectorRegistry()))
     await publisher.start()
     try:
         yield KafkaBus(bootstrap, publisher, requests, dead_letters, cluster)

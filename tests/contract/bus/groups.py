@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from prometheus_client import CollectorRegistry
 
+from shared.bus.access import KafkaAccess
 from shared.bus.admin import apply_topics
 from shared.bus.kafka import KafkaBus, KafkaPublisher
 from shared.bus.loop import BatchLoop, Handle
@@ -110,10 +111,10 @@ class KafkaGroup:
 
     async def join(self, handle: Handle[Record]) -> Leave:
         metrics = BusMetrics(CollectorRegistry())
-        publisher = KafkaPublisher(self.run, self.bootstrap, metrics)
+        publisher = KafkaPublisher(self.run, KafkaAccess(self.bootstrap), metrics)
         await publisher.start()
         self.stack.push_async_callback(publisher.stop)
-        bus = KafkaBus(self.run, self.bootstrap, publisher=publisher, clock=SystemClock(), metrics=metrics)
+        bus = KafkaBus(self.run, KafkaAccess(self.bootstrap), publisher=publisher, clock=SystemClock(), metrics=metrics)
         bus.consume_pattern(rf"^{self.run}$", as_it_came, handle, label="test")
         await bus.start()
         self.stack.push_async_callback(bus.stop)
@@ -144,7 +145,8 @@ class KafkaGroup:
 @asynccontextmanager
 async def kafka_group(bootstrap: str) -> AsyncIterator[KafkaGroup]:
     """A group on a new topic; its members end with it."""
-    await apply_topics(bootstrap, [], partitions=6, replication=1)  # as every test has them that shares this Kafka
+    # As every test has them that shares this Kafka.
+    await apply_topics(KafkaAccess(bootstrap), [], partitions=6, replication=1)
     async with AsyncExitStack() as stack:
         producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
         await producer.start()

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from deploy.local.ports import LOOPBACK, free_port
+from shared.bus.access import KafkaAccess
 from shared.bus.kafka import KafkaPublisher
 from shared.bus.loop import WHOLE_RECORD_BYTES, dead_letter
 from shared.bus.port import Publication, Record, Unavailable, Undecodable
@@ -101,7 +102,7 @@ async def test_without_a_broker_publishing_is_unavailable_and_may_be_repeated_wh
 
 async def test_where_no_broker_answers_a_publisher_does_not_start_and_cant_be_used() -> None:
     metrics = BusMetrics(CollectorRegistry())
-    publisher = KafkaPublisher("test", f"{LOOPBACK}:{free_port()}", metrics)
+    publisher = KafkaPublisher("test", KafkaAccess(f"{LOOPBACK}:{free_port()}"), metrics)
     async with asyncio.timeout(30):
         with pytest.raises(Unavailable):
             await publisher.start()

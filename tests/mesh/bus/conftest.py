@@ -15,6 +15,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from prometheus_client import CollectorRegistry
 
 from deploy.local.kafka import KafkaCluster
+from shared.bus.access import KafkaAccess
 from shared.bus.admin import apply_topics
 from shared.bus.kafka import KafkaBus, KafkaPublisher
 from shared.bus.loop import Handle
@@ -170,12 +171,12 @@ class Cluster:
         registry = CollectorRegistry()
         self.registries.append(registry)
         metrics = BusMetrics(registry)
-        publisher = KafkaPublisher(self.service, self.bootstrap, metrics)
+        publisher = KafkaPublisher(self.service, KafkaAccess(self.bootstrap), metrics)
         await publisher.start()
         self.stack.push_async_callback(publisher.stop)
         bus = KafkaBus(
             self.service,
-            bootstrap or self.bootstrap,
+            KafkaAccess(bootstrap or self.bootstrap),
             publisher=publisher,
             clock=clock or SystemClock(),
             metrics=metrics,
@@ -254,7 +255,7 @@ async def cluster_at(bootstrap: str, *, replication: int = 1) -> AsyncIterator[C
 
 @pytest.fixture
 async def cluster(kafka: str) -> AsyncIterator[Cluster]:
-    await apply_topics(kafka, [], partitions=6, replication=1)
+    await apply_topics(KafkaAccess(kafka), [], partitions=6, replication=1)
     async with cluster_at(kafka) as found:
         yield found
 

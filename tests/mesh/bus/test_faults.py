@@ -18,6 +18,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from prometheus_client import CollectorRegistry
 
+from shared.bus.access import KafkaAccess
 from shared.bus.breaker import LIMIT_IN_A_ROW
 from shared.bus.kafka import KafkaBus, KafkaPublisher
 from shared.bus.port import Incoming, Publication, Record, Unavailable, Undecodable
@@ -334,7 +335,7 @@ async def test_tries_to_publish_while_the_broker_hangs_pile_up_no_copies(
 ) -> None:
     topic = await damaged.create("out2")
     registry = CollectorRegistry()
-    publisher = KafkaPublisher(f"test-{uuid4().hex}", damaged.bootstrap, BusMetrics(registry))
+    publisher = KafkaPublisher(f"test-{uuid4().hex}", KafkaAccess(damaged.bootstrap), BusMetrics(registry))
     await publisher.start()
     damaged.stack.push_async_callback(publisher.stop)
     events = [Publication(topic, "key", b"%d" % number) for number in range(100)]
@@ -356,7 +357,7 @@ async def test_tries_to_publish_while_the_broker_hangs_pile_up_no_copies(
 
 async def test_a_topic_that_cant_be_written_to_holds_up_no_other(damaged: "Cluster") -> None:
     good, gone = await damaged.create("out2"), await damaged.create("gone")
-    publisher = KafkaPublisher(f"test-{uuid4().hex}", damaged.bootstrap, BusMetrics(CollectorRegistry()))
+    publisher = KafkaPublisher(f"test-{uuid4().hex}", KafkaAccess(damaged.bootstrap), BusMetrics(CollectorRegistry()))
     await publisher.start()
     damaged.stack.push_async_callback(publisher.stop)
     await publisher.publish([Publication(gone, "key", b"before")])

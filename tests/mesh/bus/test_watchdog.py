@@ -8,6 +8,7 @@ import pytest
 from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
+from shared.bus.access import KafkaAccess
 from shared.bus.kafka import KafkaBus, KafkaPublisher
 from shared.bus.port import Publication, Unavailable
 from shared.clock import ManualClock
@@ -89,10 +90,12 @@ async def test_what_a_replaced_producer_never_wrote_holds_up_nothing_that_its_su
 async def publishing(cluster: "Cluster") -> tuple[KafkaBus, KafkaPublisher]:
     """A bus without consumers, and its publisher."""
     metrics = BusMetrics(CollectorRegistry())
-    publisher = KafkaPublisher(cluster.service, cluster.bootstrap, metrics)
+    publisher = KafkaPublisher(cluster.service, KafkaAccess(cluster.bootstrap), metrics)
     await publisher.start()
     cluster.stack.push_async_callback(publisher.stop)
-    bus = KafkaBus(cluster.service, cluster.bootstrap, publisher=publisher, clock=ManualClock(NOW), metrics=metrics)
+    bus = KafkaBus(
+        cluster.service, KafkaAccess(cluster.bootstrap), publisher=publisher, clock=ManualClock(NOW), metrics=metrics
+    )
     return bus, publisher
 
 

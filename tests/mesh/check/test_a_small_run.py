@@ -17,6 +17,7 @@ from deploy.check.seeding import BUGS, seeded_bugs, seen_by
 from deploy.local.mesh import LocalMesh
 from deploy.replay.jurisdiction import read_keys
 from deploy.replay.run import MeshAddresses, prepare, replay
+from shared.bus.access import KafkaAccess
 from shared.bus.admin import apply_topics
 
 REQUESTS = 60
@@ -50,8 +51,8 @@ async def test_a_small_run_of_replicas_is_sound_and_every_bug_planted_in_it_is_s
     folder = tmp_path / "jurisdiction"
     prepared = prepare(None, folder, count=REQUESTS)
 
-    async def topics(bootstrap: str, replication: int) -> None:
-        await apply_topics(bootstrap, prepared.agencies, partitions=3, replication=replication)
+    async def topics(kafka: KafkaAccess, replication: int) -> None:
+        await apply_topics(kafka, prepared.agencies, partitions=3, replication=replication)
 
     async with LocalMesh(tmp_path, folder, apply_topics=topics, replicas=REPLICAS, mongodb=mongodb) as mesh:
         sources = local_sources(tmp_path)

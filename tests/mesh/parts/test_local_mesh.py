@@ -15,6 +15,7 @@ from deploy.local.mesh import LocalMesh
 from deploy.local.ports import listens
 from deploy.local.process import PartFailed
 from deploy.local.state import running
+from shared.bus.access import KafkaAccess
 
 if TYPE_CHECKING:
     from tests.mesh.parts.conftest import Eventually
@@ -44,8 +45,8 @@ def stand_in(_service: str) -> list[str]:
     return [sys.executable, "-c", STAND_IN]
 
 
-async def apply_topics(bootstrap: str, replication: int) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+async def apply_topics(kafka: KafkaAccess, replication: int) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
     await admin.start()
     try:
         await admin.create_topics([NewTopic("requests.accepted", 4, replication)])
@@ -53,7 +54,7 @@ async def apply_topics(bootstrap: str, replication: int) -> None:
         await admin.close()
 
 
-async def nothing(_bootstrap: str, _replication: int) -> None: ...
+async def nothing(_kafka: KafkaAccess, _replication: int) -> None: ...
 
 
 async def told(mesh: LocalMesh, service: str) -> dict[str, Any]:
@@ -77,11 +78,15 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "elsewhere.example")
 
 
-async def test_every_part_runs_every_service_is_told_where_and_afterwards_nothing_is_left(tmp_path: Path) -> None:
+async def test_every_part_runs_every_service_is_told_where_and_afterwards_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SSL")  # as other brokers than these want it
     mesh = LocalMesh(tmp_path, tmp_path / "dj", apply_topics=apply_topics, argv=stand_in, mongodb=True)
     async with mesh:
         intake, notify = await told(mesh, "intake"), await told(mesh, "notify")
         assert intake["KAFKA_BOOTSTRAP_SERVERS"] == mesh.bootstrap
+        assert "KAFKA_SECURITY_PROTOCOL" not in intake
         assert intake["JURISDICTION_DIR"] == str(tmp_path / "dj")
         assert intake["HTTP_HOST"] == "127.0.0.1"
         assert intake["DATA_DIR"] != notify["DATA_DIR"]
@@ -115,8 +120,8 @@ async def test_parts_named_by_the_environment_are_used_and_not_started(
     monkeypatch.setenv("MONGODB_URL", "mongodb://elsewhere.example")
     seen: list[tuple[str, int]] = []
 
-    async def topics(bootstrap: str, replication: int) -> None:
-        seen.append((bootstrap, replication))
+    async def topics(kafka: KafkaAccess, replication: int) -> None:
+        seen.append((kafka.servers, replication))
 
     async with LocalMesh(tmp_path, tmp_path, apply_topics=topics, argv=stand_in, brokers=3) as mesh:
         assert set(mesh.processes) == {"intake", "routing", "notify", "metrics"}

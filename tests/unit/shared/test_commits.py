@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaTimeoutError
 from faststream.kafka import KafkaMessage
 from prometheus_client import CollectorRegistry
 
+from shared.bus.access import KafkaAccess
 from shared.bus.kafka import COMMIT_SECONDS, KafkaBus, KafkaPublisher
 from shared.bus.port import Publication, Record
 from shared.clock import ManualClock
@@ -57,8 +58,8 @@ class Member:
         self.clock = ManualClock(NOW)
         self.consumer = Consumer()
         metrics = BusMetrics(CollectorRegistry())
-        publisher = KafkaPublisher("test", "nowhere:9092", metrics)
-        bus = KafkaBus("test", "nowhere:9092", publisher=publisher, clock=self.clock, metrics=metrics)
+        publisher = KafkaPublisher("test", KafkaAccess("nowhere:9092"), metrics)
+        bus = KafkaBus("test", KafkaAccess("nowhere:9092"), publisher=publisher, clock=self.clock, metrics=metrics)
         bus.consume_pattern(TOPIC, as_it_came, self._handle, label="test")
         [self.subscription] = bus.subscriptions
 
