@@ -4,10 +4,13 @@ The rows are those that the services write, of the benchmark's own requests; the
 requests would have had, until there are enough, and inserted by the store's own insert.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import cycle, islice
+from multiprocessing import get_context
 from operator import itemgetter
 from pathlib import Path
 from time import monotonic
@@ -36,7 +39,7 @@ EVENTS: Final = 20_000
 SIZES: Final = (0, 10_000, 100_000, 1_000_000)
 INSERTED_AT_ONCE: Final = 50_000
 ROUNDS_MAX: Final = 1
-"""Each run on a full store begins with a copy of up to two gigabytes."""
+"""Each run adds to its store."""
 
 START_SECONDS: Final = 60.0
 
@@ -54,12 +57,15 @@ async def measure(bench: Bench) -> Outcome:
     clock = SystemClock()
     inputs = await make_inputs(EVENTS, bench.directory, clock)
     await write_ledger([*inputs.accepted, *inputs.assigned], inputs.jurisdiction_dir, bench.directory / STORE_FILE)
-    stored: dict[tuple[str, int], Path] = {}
-    for stage in stages:
-        for size in SIZES[1:]:
-            bench.say(f"{stage}: storing {size:,} requests")
-            stored[stage, size] = bench.directory / f"{stage}-{size}.sqlite"
-            await _store(bench.directory / STORE_FILE, stored[stage, size], stage, size)
+    bench.say(f"storing up to {SIZES[-1]:,} requests for {', '.join(stages)}")
+    stored = {(stage, size): bench.directory / f"{stage}-{size}.sqlite" for stage in stages for size in SIZES[1:]}
+    # As many at once as there are cores, the large ones first.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        filling = [
+            pool.submit(_fill, bench.directory / STORE_FILE, stored[place], *place)
+            for place in sorted(stored, key=itemgetter(1), reverse=True)
+        ]
+        await asyncio.gather(*map(asyncio.wrap_future, filling))
     kafka = KafkaCluster(bench.directory / "kafka")
     async with topics_on(kafka, inputs.jurisdiction_dir) as topics:
         field = Field(bench.directory, inputs, topics, kafka, MongoServer(bench.directory / "mongo"))
@@ -79,6 +85,11 @@ async def measure(bench: Bench) -> Outcome:
             for size in (SIZES[0], SIZES[-1])
         }
     return _outcome(rounds, stages, starts)
+
+
+def _fill(source: Path, target: Path, stage: str, requests: int) -> None:
+    """As `_store`, in a process of its own."""
+    asyncio.run(_store(source, target, stage, requests))
 
 
 async def _store(source: Path, target: Path, stage: str, requests: int) -> None:

@@ -1,7 +1,5 @@
 """Who runs: the mesh's services on either store, and the peers."""
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count
@@ -59,7 +57,7 @@ class Field:
         self._numbers = count(1)
 
     def stage(self, name: str, store: str, *, stored: Path | None = None) -> Contender:
-        """A service as it always runs, on a store that is empty, or on a copy of a SQLite file. Notify finds no
+        """A service as it always runs, on a store that is empty, or on a SQLite file that is there. Notify finds no
         provider, and only plans."""
 
         async def once() -> Figures:
@@ -73,14 +71,12 @@ class Field:
         return once
 
     def place(self, name: str, stored: Path | None = None) -> tuple[Path, dict[str, str]]:
-        """A new folder for a service, with a copy of this file as its store, and the environment to run it in."""
+        """A new folder for a service, with this file as its store, and the environment to run it in."""
         directory = self._directory / f"run-{next(self._numbers)}-{name}"
         if stored is not None:
             directory.mkdir()
-            copy = shutil.copyfile(stored, directory / f"{name}.sqlite")
-            # Written out before anything is measured: else the disk is still busy with it.
-            with copy.open("rb") as file:
-                os.fsync(file.fileno())
+            # The file itself, which the run adds to: copies of gigabytes would take longer than all that is measured.
+            (directory / f"{name}.sqlite").hardlink_to(stored)
         return directory, self._service_env(directory)
 
     async def peers(self) -> dict[str, Contender]:
