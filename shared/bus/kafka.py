@@ -118,7 +118,8 @@ class KafkaPublisher:
         self, service: str, access: KafkaAccess, metrics: BusMetrics, *, failpoints: Failpoints = NONE
     ) -> None:
         self._client_id = f"guichet-{service}"
-        self._access = access
+        # Once: a certificate that can't be read is to be told at the start, and not amid a publication.
+        self._access = access.options()
         self._metrics = metrics
         self._failpoints = failpoints
         self._producer: AIOKafkaProducer | None = None
@@ -138,7 +139,7 @@ class KafkaPublisher:
         """Connect; Unavailable if no broker answers. Once connected, a further call changes nothing."""
         if self._producer is not None:
             return
-        producer = AIOKafkaProducer(client_id=self._client_id, **self._access.options(), **PRODUCER_OPTIONS)
+        producer = AIOKafkaProducer(client_id=self._client_id, **self._access, **PRODUCER_OPTIONS)
         try:
             # By itself it would ask for its number for as long as brokers answer and have no quorum.
             async with asyncio.timeout(START_SECONDS):
