@@ -59,9 +59,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     _waiting_since: float | None = None
     """Since when it is the client's turn, by the loop's time; None while it is not."""
-    _patience_ends = 0.0
-    """When that will have been for too long."""
-    _allowed_seconds: float | None = None
+    _allowed_seconds = 0.0
     """How long the turn may take."""
     _alarm: asyncio.TimerHandle | None = None
     _framing_bytes = 0
@@ -188,16 +186,14 @@ class BoundedHttp(HttpToolsProtocol):
         elif self.cycle.response_complete:
             allowed_seconds = self.idle_seconds
         else:
-            self._waiting_since = self._allowed_seconds = None
+            self._waiting_since, self._allowed_seconds = None, 0.0
             return
         if allowed_seconds != self._allowed_seconds:
-            self._allowed_seconds = allowed_seconds
-            self._waiting_since = self.loop.time()
-            self._wait_until(self._waiting_since + allowed_seconds)
+            self._waiting_since, self._allowed_seconds = self.loop.time(), allowed_seconds
+            self._set_alarm(self._waiting_since + allowed_seconds)
 
-    def _wait_until(self, patience_ends: float) -> None:
+    def _set_alarm(self, patience_ends: float) -> None:
         """One alarm for all turns of the client, put off where it came for one that is over: one each costs more."""
-        self._patience_ends = patience_ends
         if self._alarm is not None and self._alarm.when() > patience_ends:
             self._alarm.cancel()
             self._alarm = None
@@ -211,8 +207,9 @@ class BoundedHttp(HttpToolsProtocol):
         self._alarm = None
         if self._waiting_since is None:
             return
-        if self.loop.time() < self._patience_ends:
-            self._wait_until(self._patience_ends)
+        patience_ends = self._waiting_since + self._allowed_seconds
+        if self.loop.time() < patience_ends:
+            self._set_alarm(patience_ends)
         else:
             self._give_up()
 
