@@ -22,10 +22,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 def access(bootstrap: str | None, directory: Path) -> KafkaAccess:
     """To the brokers that are named, as the environment says, or to those of the local mesh; ends the command where
     there are none."""
-    state = running(directory)
-    if bootstrap is None and state is None:
+    state = None if bootstrap else running(directory)
+    if not bootstrap and state is None:
         fail(Exit.CONFIGURATION, f"give --bootstrap, or the --dir of a local mesh that runs (none does in {directory})")
     try:
-        return access_of(state) if state and bootstrap is None else environment_access(bootstrap)
+        return access_of(state) if state else environment_access(bootstrap)
     except ConfigError as error:
         fail(Exit.CONFIGURATION, str(error))

@@ -20,7 +20,7 @@ from deploy.check.observed import Observed
 from deploy.check.reading import Sources, local_sources, observe
 from deploy.cli import dlq, offsets
 from deploy.cli.faults import faults
-from deploy.cli.kafka import access
+from deploy.cli.kafka import MESH_DIRECTORY, AsJson, Bootstrap, Directory, access
 from deploy.cli.notifications import notifications
 from deploy.cli.publishing import publish_http, publish_kafka, read_events
 from deploy.cli.running import Exit, errors, fail, run
@@ -41,7 +41,6 @@ from shared.jurisdiction import load_jurisdiction
 if TYPE_CHECKING:
     from deploy.local.mesh import LocalMesh
 
-MESH_DIRECTORY = Path(".guichet/mesh")
 DEMO_DIRECTORY = Path(".guichet/demo")
 WATCHED_EVERY_SECONDS = 1.0
 
@@ -62,8 +61,6 @@ app.command("notifications")(notifications)
 
 screen = Console()
 
-Directory = Annotated[Path, typer.Option("--dir", help="Where a local mesh keeps its data, logs and keys.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 JurisdictionFolder = Annotated[
     Path,
     typer.Option(
@@ -81,10 +78,6 @@ ApiKey = Annotated[
     str | None, typer.Option("--key", envvar="GUICHET_KEY", help="<agency>.<secret>; else the local mesh's.")
 ]
 OverKafka = Annotated[bool, typer.Option("--kafka", help="Publish to the agency's topic instead of over HTTP.")]
-Bootstrap = Annotated[
-    str | None,
-    typer.Option("--bootstrap", envvar="KAFKA_BOOTSTRAP_SERVERS", help="Kafka; else the local mesh's."),
-]
 ReplayFile = Annotated[Path | None, typer.Argument(help="Requests to replay; without it, generated ones.")]
 ReportFile = Annotated[Path, typer.Option(help="Where the report is written, as JSON.")]
 Speed = Annotated[float, typer.Option(min=0.1, help="New requests a second.")]

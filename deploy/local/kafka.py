@@ -63,7 +63,7 @@ class KafkaCluster:
         self._further_settings = settings or {}
         self._users = users or {}
         self._certificate: Certificate | None = None
-        self._secured_ports = [free_port() for _ in range(brokers)]
+        self._secured_ports = [free_port() for _ in range(brokers if self._users else 0)]
         self.replication = min(brokers, 3)
         self._ports = [free_port() for _ in range(brokers)]
         self._controller_ports = [free_port() for _ in range(brokers)]
@@ -208,15 +208,18 @@ class KafkaCluster:
     def _settings(self, index: int) -> Mapping[str, object]:
         count = len(self._ports)
         in_sync = max(1, self.replication - 1)
+        clients = f"PLAINTEXT://{self._address(index)}"
+        if self._users:
+            clients += f",SECURED://{LOOPBACK}:{self._secured_ports[index]}"
         voters = (f"{node}@{LOOPBACK}:{port}" for node, port in enumerate(self._controller_ports, start=1))
         return {
             "process.roles": "broker,controller",
             "node.id": index + 1,
             "controller.quorum.voters": ",".join(voters),
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://{self._address(index)},CONTROLLER://{LOOPBACK}:{self._controller_ports[index]}",
-            "advertised.listeners": f"PLAINTEXT://{self._address(index)}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": f"{clients},CONTROLLER://{LOOPBACK}:{self._controller_ports[index]}",
+            "advertised.listeners": clients,
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SECURED:SASL_SSL,CONTROLLER:PLAINTEXT",
             "log.dirs": self._home(index) / "data",
             "auto.create.topics.enable": "false",
             "group.initial.rebalance.delay.ms": 0,
@@ -238,20 +241,15 @@ class KafkaCluster:
             "controller.quorum.election.timeout.ms": 500,
             "controller.quorum.fetch.timeout.ms": 1000,
             "controller.quorum.request.timeout.ms": 1000,
-            **self._security(index),
+            **self._security(),
             **self._further_settings,
         }
 
-    def _security(self, index: int) -> Mapping[str, object]:
+    def _security(self) -> Mapping[str, object]:
         if self._certificate is None:
             return {}
-        plain, secured = self._address(index), f"{LOOPBACK}:{self._secured_ports[index]}"
-        controller = f"CONTROLLER://{LOOPBACK}:{self._controller_ports[index]}"
         login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         return {
-            "listeners": f"PLAINTEXT://{plain},SECURED://{secured},{controller}",
-            "advertised.listeners": f"PLAINTEXT://{plain},SECURED://{secured}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SECURED:SASL_SSL,CONTROLLER:PLAINTEXT",
             "sasl.enabled.mechanisms": "SCRAM-SHA-512",
             "listener.name.secured.scram-sha-512.sasl.jaas.config": login,
             "ssl.keystore.type": "PKCS12",

@@ -41,8 +41,8 @@ class LocalMesh:
 
     What the environment points to is used instead of a part of ours: KAFKA_BOOTSTRAP_SERVERS (with
     KAFKA_SECURITY_PROTOCOL and what goes with it), SMPP_HOST (with SMPP_PORT, SMPP_SYSTEM_ID, SMPP_PASSWORD), SMTP_HOST
-    (with SMTP_PORT), MONGODB_URL. `mongodb` True starts the
-    MongoDB stand-in, False keeps the services on SQLite, None leaves it to the environment.
+    (with SMTP_PORT), MONGODB_URL. `mongodb` True starts the MongoDB stand-in, False keeps the services on SQLite, None
+    leaves it to the environment.
 
     `replicas` of a service (one where it is not named) share its data and its secrets; they are called `routing`,
     `routing-2`, … So are the `providers` of a channel: `smsc`, `smsc-2`, `smtp`, `smtp-2`; notify is told of the second
@@ -79,6 +79,8 @@ class LocalMesh:
         self._services: dict[str, Process] = {}
         given = os.environ.keys()
         self.kafka = KafkaCluster(directory / "kafka", brokers) if "KAFKA_BOOTSTRAP_SERVERS" not in given else None
+        self.kafka_access = self.kafka.access if self.kafka else environment_access()
+        """The way to the brokers: ours ask for nothing, others for what the environment says."""
         numbers = range(1, providers + 1)
         self.smscs = [RecordingSmsc(directory, _numbered("smsc", n)) for n in numbers if "SMPP_HOST" not in given]
         self.sinks = [RecordingSmtp(directory, _numbered("smtp", n)) for n in numbers if "SMTP_HOST" not in given]
@@ -89,11 +91,6 @@ class LocalMesh:
     def bootstrap(self) -> str:
         """`host:port` of every broker, separated by commas."""
         return self.kafka_access.servers
-
-    @property
-    def kafka_access(self) -> KafkaAccess:
-        """The way to the brokers: ours ask for nothing, others for what the environment says."""
-        return self.kafka.access if self.kafka else environment_access()
 
     @property
     def services(self) -> Sequence[str]:

@@ -1,6 +1,7 @@
 """Lays out the mesh's topics on a cluster."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,19 @@ class AppliedTopic:
     action: Literal["created", "exists"]
 
 
+@asynccontextmanager
+async def administering(access: KafkaAccess) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A client for what is to be changed on a cluster. Unavailable if no broker answers, or one refuses."""
+    client = AIOKafkaAdminClient(client_id="guichet-admin", **access.options())
+    try:
+        await client.start()
+        yield client
+    except KafkaError as error:
+        raise Unavailable(f"Kafka: {error!r}") from error
+    finally:
+        await client.close()
+
+
 async def apply_topics(
     access: KafkaAccess, agencies: Sequence[str], *, partitions: int, replication: int
 ) -> list[AppliedTopic]:
@@ -51,9 +65,7 @@ async def apply_topics(
         wanted[name] = NewTopic(
             name=name, num_partitions=partitions, replication_factor=replication, topic_configs=settings
         )
-    client = AIOKafkaAdminClient(client_id="guichet-topics", **access.options())
-    try:
-        await client.start()
+    async with administering(access) as client:
         described = await client.describe_topics()
         standing = {entry["topic"]: len(entry["partitions"]) for entry in described}
         _refuse_conflicts({topic.name: standing.get(topic.name, partitions) for topic in MESH_TOPICS}, partitions)
@@ -65,10 +77,6 @@ async def apply_topics(
                 # Another operator may have been quicker.
                 if code not in (0, TopicAlreadyExistsError.errno):
                     raise for_code(code)(f"{entry[0]}: {message}")
-    except KafkaError as error:
-        raise Unavailable(f"Kafka: {error!r}") from error
-    finally:
-        await client.close()
     return [
         AppliedTopic(name, standing.get(name, partitions), "exists" if name in standing else "created")
         for name in wanted

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import SecurityDisabled, for_code
 from aiokafka.protocol.admin import CreateAclsRequest
 
 from shared.bus.access import KafkaAccess
-from shared.bus.port import Unavailable
+from shared.bus.admin import administering
 from shared.contract.topics import MESH_TOPICS, agency_topic
 
 SERVICES = "guichet"
@@ -21,7 +20,6 @@ SERVICES = "guichet"
 
 _ALLOW = 3
 _ANYWHERE = "*"
-_NO_AUTHORIZER = 54
 
 
 class Kind(IntEnum):
@@ -80,9 +78,7 @@ def grants(agencies: Sequence[str]) -> list[Grant]:
 
 async def apply_grants(access: KafkaAccess, wanted: Sequence[Grant]) -> None:
     """Let these be allowed, besides what is; safe to repeat. NoAuthorizer, or Unavailable if no broker answers."""
-    client = AIOKafkaAdminClient(client_id="guichet-grants", **access.options())
-    try:
-        await client.start()
+    async with administering(access) as client:
         for grant in wanted:
             # aiokafka's admin client knows the request, but has no call of its own for it.
             answer = await client._send_request(
@@ -97,11 +93,7 @@ async def apply_grants(access: KafkaAccess, wanted: Sequence[Grant]) -> None:
                 )
             )
             for code, message in answer.creation_responses:
-                if code == _NO_AUTHORIZER:
+                if code == SecurityDisabled.errno:
                     raise NoAuthorizer("the brokers have no authorizer: see authorizer.class.name in Kafka's settings")
                 if code:
                     raise for_code(code)(message)
-    except KafkaError as error:
-        raise Unavailable(f"Kafka: {error!r}") from error
-    finally:
-        await client.close()

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +28,7 @@ from shared.bus.port import Publication, Unavailable
 from shared.clock import SystemClock
 from shared.contract.topics import ACCEPTED, agency_topic
 from shared.metrics import BusMetrics
+from tests.mesh.command import run_guichet
 
 AGENCIES = ("cnss", "police")
 PATIENCE_SECONDS = 30.0
@@ -122,24 +121,14 @@ def environment(access: KafkaAccess) -> dict[str, str]:
     return project_env(**{name: value for name, value in told.items() if value})
 
 
-def guichet(access: KafkaAccess, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from deploy.cli.main import app; app(prog_name='guichet')", *arguments],
-        env=environment(access),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 async def test_an_agency_publishes_by_the_command_to_its_own_topic_and_is_told_why_to_no_other(
     secured: KafkaCluster,
 ) -> None:
     event = json.dumps({"id": "1", "data": {"agency_reference": "1"}})
     published, refused = (
-        guichet(secured.access_as("cnss"), "publish", "-", "--kafka", "--agency", agency, stdin=event)
+        run_guichet(
+            "publish", "-", "--kafka", "--agency", agency, env=environment(secured.access_as("cnss")), stdin=event
+        )
         for agency in ("cnss", "police")
     )
     assert published.returncode == Exit.DONE, published.stderr
@@ -149,7 +138,7 @@ async def test_an_agency_publishes_by_the_command_to_its_own_topic_and_is_told_w
 
 async def test_an_operator_lays_topics_out_and_grants_them_in_one_go(secured: KafkaCluster) -> None:
     arguments = ("topics", "apply", "--grant", "--partitions=1", "--replication=1")
-    applied = guichet(secured.access, *arguments)
+    applied = run_guichet(*arguments, env=environment(secured.access))
     assert applied.returncode == Exit.DONE, applied.stderr
     assert "granted" in applied.stdout
 

@@ -3,14 +3,13 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from deploy.cli.running import Exit
 from deploy.jurisdictions import DJIBOUTI
-from deploy.local.places import PROJECT
+from tests.mesh.command import run_guichet
 
 EVENT = {
     "specversion": "1.0",
@@ -23,16 +22,8 @@ EVENT = {
 
 
 def guichet(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from deploy.cli.main import app; app(prog_name='guichet')", *map(str, arguments)],
-        cwd=PROJECT,
-        env={name: value for name, value in os.environ.items() if name != "KAFKA_BOOTSTRAP_SERVERS"},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    env = {name: value for name, value in os.environ.items() if name != "KAFKA_BOOTSTRAP_SERVERS"}
+    return run_guichet(*arguments, env=env, stdin=stdin)
 
 
 @pytest.mark.parametrize("command", ["up", "replay", "publish", "check", "notifications", "topics apply"])
