@@ -29,8 +29,7 @@ class Letter:
     @property
     def place(self) -> str:
         """`topic/partition/offset` of the record."""
-        origin = self.event.data.origin
-        return f"{origin.topic}/{origin.partition}/{origin.offset}"
+        return self.event.data.origin.place
 
     @property
     def why_not_replayed(self) -> str | None:

@@ -61,7 +61,7 @@ class Received(Struct, frozen=True, gc=False):
     def fingerprint(self) -> str:
         """Names what came in by itself, whatever it says: its place on a topic, or a digest of its bytes."""
         if self.origin is not None:
-            return f"{self.origin.topic}/{self.origin.partition}/{self.origin.offset}"
+            return self.origin.place
         return "http/" + hashlib.sha256(self.content).hexdigest()
 
     @property

@@ -60,7 +60,6 @@ def dead_letter(service: str, record: Record, refusal: Undecodable) -> Publicati
     A record that decompressed to more than any topic takes is cut, since it would hold up its partition for ever.
     """
     origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset)
-    origin_key = f"{record.topic}/{record.partition}/{record.offset}"
     key, value, headers, detail = record.key, record.value, record.headers, refusal.detail[:1000]
     cut = record.cut
     size = len(key or b"") + len(value or b"") + sum(len(name) + len(content or b"") for name, content in headers)
@@ -68,9 +67,9 @@ def dead_letter(service: str, record: Record, refusal: Undecodable) -> Publicati
         key, value, headers, cut = None, (value or b"")[:KEPT_BYTES], (), True
         detail = f"{detail} ({size} bytes; only the start is kept here)"
     event = DeadLetter(
-        id=event_id(f"{service}/{origin_key}", DeadLetter.TYPE),
+        id=event_id(f"{service}/{origin.place}", DeadLetter.TYPE),
         source=f"/guichet/{service}",
-        subject=origin_key,
+        subject=origin.place,
         time=record.recorded_at,
         data=DeadLetterData(
             service=service,
@@ -84,7 +83,7 @@ def dead_letter(service: str, record: Record, refusal: Undecodable) -> Publicati
             cut=cut or None,
         ),
     )
-    return Publication(DEAD_LETTERS, origin_key, event.to_json())
+    return Publication(DEAD_LETTERS, origin.place, event.to_json())
 
 
 def _base64(value: bytes | None) -> str | None:

@@ -232,6 +232,11 @@ class Origin(Part, frozen=True, kw_only=True):
     partition: int
     offset: int
 
+    @property
+    def place(self) -> str:
+        """`topic/partition/offset`, by which the record is named in keys and to people."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
 
 class Problem(Part, frozen=True, kw_only=True):
     """One thing that is wrong: a code for machines, the path of the field, a sentence for people."""
