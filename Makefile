@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Runs side by side each keep their temporary files to themselves: one that removes another's old ones fails at its end.
+PYTEST = mkdir -p .pytest_tmp/$@ && PYTEST_DEBUG_TEMPROOT=.pytest_tmp/$@ $(BIN)/pytest -q
 REQUESTS ?=
 SPEED ?=
 REPORT ?= demo-report.json
@@ -53,16 +55,16 @@ lint: $(VENV)/.dev ## Style, types, import directions
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.dev ## Tests that need no server
-	$(BIN)/pytest -q tests/unit tests/app tests/states
+	$(PYTEST) tests/unit tests/app tests/states
 
 mesh: $(VENV)/.dev ## Tests on real Kafka, MongoDB protocol, SMSC, SMTP and Prometheus
-	$(BIN)/pytest -q tests/contract tests/mesh tests/faults
+	$(PYTEST) tests/contract tests/mesh tests/faults
 
 fuzz: $(VENV)/.dev ## What bad input gets at each door, for a minute each (FUZZ_SECONDS=N FUZZ_SEED=N)
 	@$(MAKE) --no-print-directory -j3 $(FUZZED:%=fuzz-%)
 
 fuzz-%: $(VENV)/.dev
-	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -q tests/fuzz/test_$*.py
+	@export FUZZ_SECONDS=$(FUZZ_SECONDS); $(PYTEST) tests/fuzz/test_$*.py
 
 contract: $(VENV)/.dev ## Write docs/contract and the dashboards anew from the code
 	$(BIN)/python -m shared.contract
@@ -80,7 +82,7 @@ lock: $(VENV)/.dev ## Resolve the dependencies anew (needs uv)
 		uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header $$peer -o $${peer%.in}.txt; done
 
 clean: ## Remove what the commands made
-	rm -rf $(VENV) .cache .guichet .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .cache .guichet .mypy_cache .ruff_cache .pytest_cache .pytest_tmp .hypothesis
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }

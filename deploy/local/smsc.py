@@ -367,9 +367,10 @@ def _arguments() -> argparse.Namespace:
 async def _main() -> None:
     asked = _arguments()
     policy = Policy(asked.system_id, asked.password, asked.receipt_delay_ms / 1000, asked.refuse_suffix)
-    smsc = Smsc(policy, Journal(asked.log), Script(SmscFaults, asked.faults))
-    server = await asyncio.start_server(smsc.serve, asked.host, asked.port)
-    await server.serve_forever()
+    with Journal(asked.log) as journal:
+        smsc = Smsc(policy, journal, Script(SmscFaults, asked.faults))
+        server = await asyncio.start_server(smsc.serve, asked.host, asked.port)
+        await server.serve_forever()
 
 
 if __name__ == "__main__":

@@ -152,13 +152,14 @@ async def _main() -> None:
     parser.add_argument("--log", type=Path, required=True, help="file that mails are appended to, as JSON lines")
     parser.add_argument("--faults", type=Path, help="file that says, as JSON, which faults to make; it may change")
     asked = parser.parse_args()
-    sink = Sink(Journal(asked.log), Script(SmtpFaults, asked.faults))
-    server = await asyncio.get_running_loop().create_server(
-        lambda: SMTP(sink, hostname="localhost", data_size_limit=_SIZE_MAX, enable_SMTPUTF8=True),
-        asked.host,
-        asked.port,
-    )
-    await server.serve_forever()
+    with Journal(asked.log) as journal:
+        sink = Sink(journal, Script(SmtpFaults, asked.faults))
+        server = await asyncio.get_running_loop().create_server(
+            lambda: SMTP(sink, hostname="localhost", data_size_limit=_SIZE_MAX, enable_SMTPUTF8=True),
+            asked.host,
+            asked.port,
+        )
+        await server.serve_forever()
 
 
 if __name__ == "__main__":

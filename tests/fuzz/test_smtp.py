@@ -215,11 +215,10 @@ HEADERS = [
 
 
 def test_a_mail_arrives_as_it_was_written_or_not_at_all(run: Run, tmp_path: Path) -> None:
-    journal = tmp_path / "smtp.jsonl"
-    sink = Sink(Journal(journal), faults.Script(SmtpFaults, None))
+    log = tmp_path / "smtp.jsonl"
 
     async def try_out(mails: list[Mail]) -> None:
-        known = len(read_journal(journal))
+        known = len(read_journal(log))
         server = await asyncio.get_running_loop().create_server(
             lambda: SMTP(sink, hostname="localhost", enable_SMTPUTF8=True), LOOPBACK, 0
         )
@@ -227,7 +226,7 @@ def test_a_mail_arrives_as_it_was_written_or_not_at_all(run: Run, tmp_path: Path
         sent = [each for each in mails if await was_sent(provider, each)]
         await provider.stop()
         server.close()
-        taken = read_journal(journal)[known:]
+        taken = read_journal(log)[known:]
         assert len(taken) == len(sent)
         for written, entry in zip(sent, taken, strict=True):
             assert_arrived(written, entry["raw"].encode("utf-8", "surrogateescape"), entry["rcpt"])
@@ -269,4 +268,6 @@ def test_a_mail_arrives_as_it_was_written_or_not_at_all(run: Run, tmp_path: Path
     def claim(mails: list[Mail]) -> None:
         run(try_out(mails))
 
-    fuzz(claim, share=0.5)
+    with Journal(log) as journal:
+        sink = Sink(journal, faults.Script(SmtpFaults, None))
+        fuzz(claim, share=0.5)
