@@ -22,6 +22,10 @@ from shared.contract.topics import ACCEPTED, agency_topic
 
 REACHED_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.1
+UNTIL_HELD_UP_SECONDS: Final = 6.0
+HELD_UP_SECONDS: Final = 2.0
+"""Shorter than a session, so that what comes meanwhile is kept for the one that is held up."""
+
 POISON_AGENCY: Final = "etat-civil"
 POISON: Final = (b"", b"\xff\xfe", b"{", b'{"specversion": "1.0"', b"null", b"[" * 2000, b'{"a": 1, "a": 2}', b"1e999")
 MESH_POISON: Final = (b"", b"no event of ours")
@@ -47,7 +51,7 @@ async def _service_killed(scene: Scene, fault: Fault) -> float:
 async def _killed_at_failpoint(scene: Scene, fault: Fault) -> float:
     async with scene.handling(fault.target):
         await scene.mesh.restart(fault.target, {"FAILPOINTS": fault.failpoints}, ready=False)
-        reached = await _until(lambda: not scene.mesh.processes[fault.target].alive)
+        reached = await _until(scene, fault.target, lambda: not scene.mesh.processes[fault.target].alive)
         at = scene.now()
         await asyncio.sleep(fault.seconds if reached else 0)
         back = monotonic()
@@ -62,7 +66,7 @@ async def _failed_at_failpoint(scene: Scene, fault: Fault) -> float:
     async with scene.handling(fault.target):
         read = log.stat().st_size
         await scene.mesh.restart(fault.target, {"FAILPOINTS": fault.failpoints}, ready=False)
-        reached = await _until(lambda: b'"message": "failpoint"' in log.read_bytes()[read:])
+        reached = await _until(scene, fault.target, lambda: b'"message": "failpoint"' in log.read_bytes()[read:])
     if not reached:
         raise NotReached(str(fault))
     return scene.now()
@@ -221,11 +225,18 @@ async def _frozen(scene: Scene, name: str) -> AsyncIterator[None]:
         scene.mesh.thaw(name)
 
 
-async def _until(true: Callable[[], bool]) -> bool:
-    deadline = monotonic() + REACHED_SECONDS
-    while not true():
-        if monotonic() > deadline:
+async def _until(scene: Scene, target: str, reached: Callable[[], bool]) -> bool:
+    """Whether it was reached in time. There are points that only a batch of several records passes, and where few come
+    each is brought alone: so the target is held up now and then, and finds some together."""
+    began = held_up = monotonic()
+    while not reached():
+        now = monotonic()
+        if now > began + REACHED_SECONDS:
             return False
+        if now > held_up + UNTIL_HELD_UP_SECONDS:
+            async with _frozen(scene, target):
+                await asyncio.sleep(HELD_UP_SECONDS)
+            held_up = monotonic()
         await asyncio.sleep(POLL_SECONDS)
     return True
 
