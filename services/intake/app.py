@@ -109,6 +109,7 @@ def build_doors(
         authenticator=Authenticator(jurisdiction),
         gatherer=gatherer,
         requests=requests,
+        find=intake.find,
         clock=clock,
         phone_region=jurisdiction.phone_region,
         metrics=metrics,

@@ -70,6 +70,12 @@ class Intake:
             await self._change(batch, changes, verdicts)
         return [verdicts[index] for index in range(len(batch))]
 
+    async def find(self, agency: str, agency_reference: str) -> RequestState | None:
+        """The request that an agency knows by this number of its own; None if it submitted none."""
+        key = own_key(agency, agency_reference)
+        row_and_state = (await self._standing([key])).get(key)
+        return row_and_state[1] if row_and_state else None
+
     async def _claim(
         self,
         batch: Sequence[Received],

@@ -6,7 +6,7 @@ details, with the same reason codes as at the Kafka door.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
@@ -27,6 +27,8 @@ from services.intake.openapi import (
     EVENT_CALL,
     EVENT_RESPONSES,
     JSON,
+    LOOK_UP_CALL,
+    LOOK_UP_RESPONSES,
     PROBLEM,
     STRUCTURED,
     VIEW_CALL,
@@ -53,9 +55,13 @@ from shared.metrics import IntakeMetrics
 from shared.store.port import Collection, StoreUnavailable
 
 EVENTS = "/v1/events"
+REQUESTS = "/v1/requests"
 REQUEST = "/v1/requests/{reference}"
-ROUTES = frozenset({EVENTS, REQUEST})
+ROUTES = frozenset({EVENTS, REQUESTS, REQUEST})
 RETRY_AFTER_SECONDS = 5
+
+Find = Callable[[str, str], Awaitable[RequestState | None]]
+"""The request that an agency, by its id, knows by a number of its own."""
 
 log = get_logger(__name__)
 
@@ -105,6 +111,7 @@ class HttpDoor:
         authenticator: Authenticator,
         gatherer: Gatherer[Received, Verdict],
         requests: Collection,
+        find: Find,
         clock: Clock,
         phone_region: str,
         metrics: IntakeMetrics,
@@ -112,6 +119,7 @@ class HttpDoor:
         self._authenticator = authenticator
         self._gatherer = gatherer
         self._requests = requests
+        self._find = find
         self._clock = clock
         self._phone_region = phone_region
         self._durations = Durations(metrics)
@@ -156,6 +164,19 @@ class HttpDoor:
         except _TOLD as why:
             return _why_not(why)
 
+    async def look_up(self, scope: Scope, agency_reference: str) -> Answer:
+        """The request that the calling agency knows by this number of its own."""
+        try:
+            agency = self._authenticated(_first(scope["headers"]))
+            if not agency_reference:
+                refuse(Reason.MISSING_FIELD, "say which number of yours: ?agency_reference=…", "agency_reference")
+            state = await self._find(agency.id, agency_reference)
+            if state is None:
+                refuse(Reason.NOT_FOUND, "this agency has submitted no request under this agency_reference")
+            return _shown(state)
+        except _TOLD as why:
+            return _why_not(why)
+
     def _head(self, fields: Fields) -> Head:
         headers = _first(fields)
         agency = self._authenticated(headers)
@@ -178,23 +199,7 @@ class HttpDoor:
         state = RequestState.from_json(row.body) if row else None
         if state is None or state.accepted.data.request.agency != agency.id:
             refuse(Reason.NOT_FOUND, "this agency has no request of this reference")
-        card = state.accepted.data.request
-        return _json(
-            RequestView(
-                reference=card.reference,
-                request_id=card.request_id,
-                agency_reference=card.agency_reference,
-                service_code=card.service_code,
-                status=state.status,
-                submitted_at=card.submitted_at,
-                accepted_at=state.accepted.data.timeline.accepted,
-                history=[
-                    StatusStep(status=applied.status, at=applied.occurred_at, note=applied.note)
-                    for applied in state.changes
-                ],
-            ),
-            200,
-        )
+        return _shown(state)
 
     def _authenticated(self, headers: Mapping[bytes, bytes]) -> Agency:
         agency = self._authenticator.agency(headers.get(b"authorization", b"").decode("latin-1"))
@@ -280,6 +285,11 @@ def build_http(door: HttpDoor, metrics: IntakeMetrics) -> FastAPI:
     async def publish(request: Request) -> Response:
         """Publish one event or a batch; 202 means that it is durable and will be told to citizen and office."""
         return _response(await door.publish(request.scope, request.receive))
+
+    @api.get(REQUESTS, response_model=None, responses=LOOK_UP_RESPONSES, openapi_extra=LOOK_UP_CALL)
+    async def look_up(request: Request) -> Response:
+        """A request of the calling agency, by the agency's own number: whichever door it came in at."""
+        return _response(await door.look_up(request.scope, request.query_params.get("agency_reference", "")))
 
     @api.get(REQUEST, response_model=None, responses=VIEW_RESPONSES, openapi_extra=VIEW_CALL)
     async def view(request: Request, reference: str) -> Response:
@@ -405,6 +415,24 @@ def _said(head: Head, verdicts: Sequence[Verdict]) -> Answer:
     if verdict.problems:
         return _problem(verdict.problems, event_id=verdict.received.event_id)
     return _json(_result(verdict), 202)
+
+
+def _shown(state: RequestState) -> Answer:
+    """A request as its agency sees it."""
+    card = state.accepted.data.request
+    view = RequestView(
+        reference=card.reference,
+        request_id=card.request_id,
+        agency_reference=card.agency_reference,
+        service_code=card.service_code,
+        status=state.status,
+        submitted_at=card.submitted_at,
+        accepted_at=state.accepted.data.timeline.accepted,
+        history=[
+            StatusStep(status=applied.status, at=applied.occurred_at, note=applied.note) for applied in state.changes
+        ],
+    )
+    return _json(view, 200)
 
 
 def _result(verdict: Verdict) -> EventResult:

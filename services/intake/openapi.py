@@ -203,6 +203,24 @@ VIEW_RESPONSES: dict[int | str, dict[str, Any]] = {
     "default": _OTHERWISE,
 }
 
+LOOK_UP_CALL: dict[str, Any] = {
+    **_WITH_KEY,
+    "parameters": [
+        {
+            "name": "agency_reference",
+            "in": "query",
+            "required": True,
+            "description": "The agency's own number for the request.",
+            "schema": {"type": "string", "minLength": 1},
+        }
+    ],
+}
+
+LOOK_UP_RESPONSES: dict[int | str, dict[str, Any]] = {
+    **VIEW_RESPONSES,
+    422: _problem("The call does not say which number."),
+}
+
 
 def complete(api: FastAPI) -> None:
     """Give an application's OpenAPI document the models that the calls refer to, and the key that they need."""

@@ -163,7 +163,12 @@ FRAMINGS = (
     b"host: a\r\nhost: b\r\ncontent-length: 0\r\n\r\n",
 )
 LINES = (
-    *(b"GET /v1/requests/%00 HTTP/1.1", b"GET /v1/requests/%ff%fe HTTP/1.1", b"GET /v1/requests/../.. HTTP/1.1"),
+    *(
+        b"GET /v1/requests?agency_reference=%ff%00&agency_reference=1 HTTP/1.1",
+        b"GET /v1/requests/%00 HTTP/1.1",
+        b"GET /v1/requests/%ff%fe HTTP/1.1",
+        b"GET /v1/requests/../.. HTTP/1.1",
+    ),
     *(b"OPTIONS * HTTP/1.1", b"CONNECT a:1 HTTP/1.1", b"GET http://other/v1/events HTTP/1.1", b"GET // HTTP/1.1"),
     *(b"GET /v1/events", b"GET /v1/events HTTP/0.9", b"POST /v1/events HTTP/1.0", b"POST /v1/events HTTP/9.9"),
     *(b"PRI * HTTP/2.0", b"BREW / HTTP/1.1", b"\x16\x03\x01\x02\x00\x01", b"get / http/1.1", b"GET /\xe9 HTTP/1.1"),

@@ -21,7 +21,7 @@ from deploy.local.ports import LOOPBACK
 from tests.fuzz.budget import fuzz, round_of
 from tests.fuzz.doors import HANG_SECONDS, KEY, HttpDoorAddress
 
-OPERATIONS = (("POST", "/v1/events"), ("GET", "/v1/requests/{reference}"))
+OPERATIONS = (("POST", "/v1/events"), ("GET", "/v1/requests"), ("GET", "/v1/requests/{reference}"))
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

@@ -140,6 +140,7 @@ class Client:
             said = await answered_whole
             named = {"content-type": said.media_type} | {name.lower(): value for name, value in said.headers.items()}
             return Answer(said.status, named, said.body, body_read=False)
+        path, _, query = path.partition("?")
         unread = list(pieces)
         sent: list[dict[str, Any]] = []
 
@@ -158,7 +159,7 @@ class Client:
             "scheme": "http",
             "path": path,
             "raw_path": path.encode(),
-            "query_string": b"",
+            "query_string": query.encode(),
             "root_path": "",
             "headers": fields,
             "client": ("127.0.0.1", 1),

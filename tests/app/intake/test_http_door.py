@@ -505,13 +505,14 @@ async def publications(client: "Client", number: int) -> None:
 async def test_a_call_before_the_service_runs_is_told_to_come_again_and_does_not_hang(
     client: "Client", submit: Write
 ) -> None:
-    async def never(batch: Any) -> Any:
+    async def never(*_: Any) -> Any:
         raise AssertionError
 
     door = HttpDoor(
         authenticator=Authenticator(client.jurisdiction),
         gatherer=Gatherer(never, patience_seconds=0.01),
         requests=client.store.collection("requests"),
+        find=never,
         clock=SystemClock(),
         phone_region="DJ",
         metrics=client.metrics,
@@ -551,6 +552,36 @@ async def test_the_owner_sees_a_request_by_its_reference_in_any_writing(
         }
 
 
+async def test_the_owner_finds_a_request_by_its_own_number_whichever_door_it_came_in_at(
+    client: "Client", submit: Write, change: Write
+) -> None:
+    await client.post(submit("A/7+8"))
+    await client.post(change("in_progress", "A/7+8"))
+    found = await client.get("/v1/requests?agency_reference=A%2F7%2B8")
+    assert (found.status, found.json["agency_reference"], found.json["status"]) == (200, "A/7+8", "in_progress")
+    by_reference = await client.get(f"/v1/requests/{found.json['reference']}")
+    assert found.json == by_reference.json
+
+
+async def test_under_a_number_that_only_another_agency_submitted_nothing_is_found(
+    client: "Client", submit: Write
+) -> None:
+    await client.post(submit("7"))
+    for answer in (
+        await client.get("/v1/requests?agency_reference=7", key=OTHER),
+        await client.get("/v1/requests?agency_reference=8"),
+        await client.get(f"/v1/requests?agency_reference={'9' * 5000}"),
+    ):
+        assert (answer.status, answer.reason) == (404, "not_found")
+
+
+@pytest.mark.parametrize("query", ["", "?", "?agency_reference=", "?reference=1"])
+async def test_a_search_that_does_not_say_for_what_is_told_so(client: "Client", query: str) -> None:
+    answer = await client.get(f"/v1/requests{query}")
+    assert (answer.status, answer.reason) == (422, "missing_field")
+    assert answer.json["problems"][0]["field"] == "agency_reference"
+
+
 async def test_to_another_agency_a_request_does_not_exist(client: "Client", submit: Write) -> None:
     reference = (await client.post(submit())).json["reference"]
     others = await client.get(f"/v1/requests/{reference}", key=OTHER)
@@ -577,7 +608,7 @@ async def test_a_wrong_check_character_is_not_found(client: "Client", submit: Wr
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/event", "/v1/events/", "/v1/events/1", "/v1/requests", "/v1/requests/a/b"]
+    "path", ["/", "/v1", "/v1/event", "/v1/events/", "/v1/events/1", "/v1/requests/", "/v1/requests/a/b"]
 )
 async def test_an_unknown_path_is_not_found(client: "Client", path: str) -> None:
     for method in ("GET", "POST", "PUT"):
@@ -591,6 +622,7 @@ async def test_an_unknown_path_is_not_found(client: "Client", path: str) -> None
         ("GET", "/v1/events", "POST"),
         ("PUT", "/v1/events", "POST"),
         ("DELETE", "/v1/events", "POST"),
+        ("POST", "/v1/requests", "GET"),
         ("POST", "/v1/requests/1", "GET"),
         ("BREW", "/v1/requests/1", "GET"),
     ],
@@ -606,6 +638,7 @@ async def test_calls_are_measured_under_a_closed_list_of_routes(client: "Client"
     await client.post(b"{")
     await client.get("/v1/requests/1")
     await client.get("/v1/requests/2")
+    await client.get("/v1/requests?agency_reference=1")
     for path in ("/v1/requests/a/b", "/secret/1", "/docs", "/openapi.json"):
         await client.get(path)
     seen = {
@@ -618,6 +651,7 @@ async def test_calls_are_measured_under_a_closed_list_of_routes(client: "Client"
         ("/v1/events", "2xx"): 1,
         ("/v1/events", "4xx"): 1,
         ("/v1/requests/{reference}", "4xx"): 2,
+        ("/v1/requests", "2xx"): 1,
         ("unmatched", "4xx"): 2,
         ("unmatched", "2xx"): 2,
     }

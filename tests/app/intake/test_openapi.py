@@ -51,7 +51,7 @@ def test_every_media_type_of_the_door_is_described_by_the_contract(document: Any
 
 
 def test_errors_are_problem_details_and_every_call_needs_a_key(document: Any) -> None:
-    for path in ("/v1/events", "/v1/requests/{reference}"):
+    for path in ("/v1/events", "/v1/requests", "/v1/requests/{reference}"):
         for operation in document["paths"][path].values():
             assert operation["security"] == [{"key": []}]
             for status, response in operation["responses"].items():
@@ -91,6 +91,9 @@ async def test_answers_are_as_described(document: Any, client: "Client") -> None
         ("/v1/events", "post", await client.post(event, kind="text/xml")),
         ("/v1/requests/{reference}", "get", await client.get(f"/v1/requests/{accepted.json['reference']}")),
         ("/v1/requests/{reference}", "get", await client.get("/v1/requests/1")),
+        ("/v1/requests", "get", await client.get("/v1/requests?agency_reference=2026-000123")),
+        ("/v1/requests", "get", await client.get("/v1/requests?agency_reference=1")),
+        ("/v1/requests", "get", await client.get("/v1/requests")),
     ]
     for path, method, answer in answers:
         responses = document["paths"][path][method]["responses"]
