@@ -29,7 +29,7 @@ from shared.store import open_store
 TOPICS: Final = (agency_topic(AGENCY), *(topic.name for topic in MESH_TOPICS))
 COLLECTIONS: Final[Mapping[str, Sequence[str]]] = {
     "intake": ("claims", "requests"),
-    "routing": ("decisions",),
+    "routing": ("decisions", "closed"),
     "notify": (
         "notifications_sms",
         "notifications_email",

@@ -93,7 +93,7 @@ def _fill(source: Path, target: Path, stage: str, requests: int) -> None:
 
 
 async def _store(source: Path, target: Path, stage: str, requests: int) -> None:
-    """Fill a store with what `requests` requests leave there, all of it settled: nothing is due."""
+    """Fill a store with what `requests` requests leave there, all of it settled, save for due dates that lie ahead."""
     original, grown = SqliteStore(source), SqliteStore(target)
     await original.open()
     await grown.open()
@@ -102,7 +102,7 @@ async def _store(source: Path, target: Path, stage: str, requests: int) -> None:
             rows = [row async for row in original.collection(name).scan()]
             # Of each request intake and routing keep one row of a kind, notify as many as there are messages.
             wanted = round(requests * len(rows) / EVENTS) if stage == "notify" else requests
-            for batch in chunks(islice(_clones(rows), wanted), INSERTED_AT_ONCE):
+            for batch in chunks(islice(_clones(rows, keep_due=stage == "routing"), wanted), INSERTED_AT_ONCE):
                 # In the order of their keys, so that each page of an index is gone to once for all of them.
                 await grown.collection(name).insert_new(dict(sorted(batch, key=itemgetter(0))))
     finally:
@@ -110,9 +110,9 @@ async def _store(source: Path, target: Path, stage: str, requests: int) -> None:
         await grown.close()
 
 
-def _clones(rows: Sequence[Row]) -> Iterator[tuple[str, Document]]:
+def _clones(rows: Sequence[Row], *, keep_due: bool) -> Iterator[tuple[str, Document]]:
     for number, row in enumerate(cycle(rows)):
-        yield _earlier_key(row.key, number), Document(row.body)
+        yield _earlier_key(row.key, number), Document(row.body, row.due if keep_due else None)
 
 
 def _earlier_key(key: str, number: int) -> str:

@@ -49,7 +49,7 @@ RETENTION_SECONDS: Final[Mapping[str, float]] = {
 }
 READS: Final[Mapping[str, tuple[str, ...]]] = {
     "intake": (AGENCY_TOPIC,),
-    "routing": (ACCEPTED.name,),
+    "routing": (ACCEPTED.name, UPDATED.name),
     "notify": (ACCEPTED.name, ASSIGNED.name, UPDATED.name),
     "metrics": tuple(topic.name for topic in MESH_TOPICS),
 }

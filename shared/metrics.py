@@ -260,7 +260,8 @@ class LatencyMetrics:
         )
         self.requests = Counter(
             "guichet_requests_total",
-            "Requests by what became of them. Outcome: accepted, rejected, assigned, unroutable, resolved, cancelled.",
+            "Requests by what became of them. Outcome: accepted, rejected, assigned, "
+            "unroutable, overdue, resolved, cancelled.",
             ["agency", "outcome"],
             registry=registry,
         )
@@ -278,6 +279,9 @@ class LatencyMetrics:
             "Age of the oldest open request since the citizen made it, to the minute.",
             ["office"],
             registry=registry,
+        )
+        self.overdue_requests = Gauge(
+            "guichet_overdue_requests", "Open requests whose due date has ended.", ["office"], registry=registry
         )
         self.promises = Counter(
             "guichet_promises_total",

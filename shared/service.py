@@ -122,6 +122,10 @@ class Service:
         """Hand every record on topics whose name matches, now or later, to the handler."""
         self.bus.consume_pattern(pattern, decode, handle, label=label)
 
+    async def read_up(self, topic: Topic) -> None:
+        """Return once all replicas have done what stood on the topic when this was called; else raise Unavailable."""
+        await self.bus.read_up(topic)
+
     def on_start(self, prepare: Callable[[], Awaitable[None]]) -> None:
         """Run this once the store is open, before anything is consumed."""
         self._before_consuming.append(prepare)

@@ -106,6 +106,7 @@ async def _route(
             rules=rules,
             calendar=calendar,
             decisions=store.collection("decisions"),
+            closed=store.collection("closed"),
             clock=clock,
             metrics=RoutingMetrics(CollectorRegistry()),
         )

@@ -36,6 +36,7 @@ from shared.contract.events import (
     NotificationStatus,
     RequestAccepted,
     RequestAssigned,
+    RequestOverdue,
     RequestRejected,
     RequestUnroutable,
     RequestUpdated,
@@ -46,7 +47,7 @@ from shared.ids import partition_of
 
 GROUPS: Mapping[str, frozenset[str] | None] = {
     "guichet-intake": None,
-    "guichet-routing": frozenset({ACCEPTED.name}),
+    "guichet-routing": frozenset({ACCEPTED.name, UPDATED.name}),
     "guichet-notify": frozenset({ACCEPTED.name, ASSIGNED.name, UPDATED.name}),
     "guichet-metrics": frozenset(topic.name for topic in MESH_TOPICS),
 }
@@ -139,6 +140,7 @@ def effective_once(observed: Observed) -> list[Finding]:
     return [
         *_more_than_once(of(RequestAccepted), lambda seen: seen.request_id, "was accepted by two events"),
         *_more_than_once(of(RequestAssigned), lambda seen: seen.request_id, "was assigned by two events"),
+        *_more_than_once(of(RequestOverdue), lambda seen: seen.request_id, "is overdue by two events"),
         *_more_than_once(of(RequestUnroutable), lambda seen: seen.request_id, "is unroutable by two events"),
         *_more_than_once(
             of(RequestUpdated),
@@ -162,7 +164,7 @@ def in_order(observed: Observed) -> list[Finding]:
     findings = []
     if observed.partitions is not None:
         for seen in observed.sightings.of(
-            RequestAccepted, RequestUpdated, RequestAssigned, RequestUnroutable, NotificationOutcome
+            RequestAccepted, RequestUpdated, RequestAssigned, RequestOverdue, RequestUnroutable, NotificationOutcome
         ):
             count = observed.partitions.get(seen.place.topic)
             home = partition_of((seen.request_id or "").encode(), count) if count else None
@@ -190,9 +192,11 @@ def descended(observed: Observed) -> list[Finding]:
     updated = observed.sightings.of(RequestUpdated)
     decided = observed.sightings.of(RequestAssigned, RequestUnroutable)
     causes = events | {seen.id for seen in (*updated, *decided)}
+    assigned = {seen.id for seen in decided if seen.type is RequestAssigned}
     orphans = [
         *(seen for seen in updated if seen.request_id not in requests),
         *(seen for seen in decided if seen.cause not in events),
+        *(seen for seen in observed.sightings.of(RequestOverdue) if seen.cause not in assigned),
         *(seen for seen in observed.sightings.of(NotificationOutcome) if seen.cause not in causes),
     ]
     return [
@@ -725,6 +729,7 @@ def _expected(service: str, observed: Observed) -> dict[tuple[str, frozenset[tup
                 "rejected": len(of(RequestRejected)),
                 "assigned": assigned,
                 "unroutable": unroutable,
+                "overdue": len(of(RequestOverdue)),
                 "resolved": ends[Status.RESOLVED],
                 "cancelled": ends[Status.CANCELLED],
             }

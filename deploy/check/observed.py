@@ -20,6 +20,7 @@ from shared.contract.events import (
     NotificationStatus,
     RequestAccepted,
     RequestAssigned,
+    RequestOverdue,
     RequestRejected,
     RequestUnroutable,
     RequestUpdated,
@@ -98,7 +99,7 @@ def sighting(incoming: Incoming[Event]) -> Sighting:
         "skewed": said is not None and any(seconds < 0 for _, seconds in said.waits),
     }
     match event:
-        case RequestAccepted() | RequestAssigned() | RequestUnroutable() | RequestUpdated():
+        case RequestAccepted() | RequestAssigned() | RequestOverdue() | RequestUnroutable() | RequestUpdated():
             seen["agency"] = intern(event.data.request.agency)
         case RequestRejected():
             seen |= {"agency": event.data.agency, "request_id": None}

@@ -16,6 +16,7 @@ from deploy.grafana.panels import (
     time_panel,
 )
 
+NONE_LATE = ((None, "green"), (1, "orange"))
 _DAY_SECONDS = 24 * 3600
 _AGENCY = 'agency=~"$agency"'
 _STAGES = 'service_code=~"$service", stage=~"accepted|assigned|planned|sent"'
@@ -74,7 +75,9 @@ def _figures(dashboard: Dashboard) -> None:
     )
     for share, title in ((0.5, "Half were told within"), (0.95, "95 of 100 within"), (0.99, "99 of 100 within")):
         dashboard.with_panel(
-            stat_panel(title, within, _told_within(share, "$__range"), unit=units.Seconds, steps=PROMISE_SECONDS)
+            stat_panel(
+                title, within, _told_within(share, "$__range"), unit=units.Seconds, steps=PROMISE_SECONDS, width=3
+            )
         )
     dashboard.with_panel(
         stat_panel(
@@ -91,6 +94,16 @@ def _figures(dashboard: Dashboard) -> None:
             "Requests neither resolved nor cancelled, at all offices.",
             "sum(guichet_open_requests)",
             unit=units.Short,
+        )
+    )
+    dashboard.with_panel(
+        stat_panel(
+            "Overdue now",
+            "Open requests whose due date has ended, at all offices.",
+            "sum(guichet_overdue_requests)",
+            unit=units.Short,
+            steps=NONE_LATE,
+            width=3,
         )
     )
 
@@ -180,6 +193,18 @@ def _offices(dashboard: Dashboard) -> None:
             "sort_desc(sum by (office) (guichet_open_requests))",
             unit=units.Short,
             legend="{{office}}",
+            width=6,
+        )
+    )
+    dashboard.with_panel(
+        bar_panel(
+            "Overdue requests by office",
+            "Open requests whose due date has ended, where they wait now. They stand on requests.overdue.",
+            "sort_desc(sum by (office) (guichet_overdue_requests))",
+            unit=units.Short,
+            legend="{{office}}",
+            width=6,
+            steps=NONE_LATE,
         )
     )
     dashboard.with_panel(
@@ -189,6 +214,7 @@ def _offices(dashboard: Dashboard) -> None:
             "sort_desc(max by (office) (guichet_oldest_open_request_seconds))",
             unit=units.Seconds,
             legend="{{office}}",
+            width=6,
             steps=((None, "green"), (30 * _DAY_SECONDS, "orange"), (90 * _DAY_SECONDS, "red")),
         )
     )
@@ -199,6 +225,7 @@ def _offices(dashboard: Dashboard) -> None:
             f"sort({_kept('office')})",
             unit=units.PercentUnit,
             legend="{{office}}",
+            width=6,
             steps=((None, "red"), (0.8, "orange"), (0.95, "green")),
         )
     )

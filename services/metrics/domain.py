@@ -19,6 +19,7 @@ from shared.contract.events import (
     NotificationStatus,
     RequestAccepted,
     RequestAssigned,
+    RequestOverdue,
     RequestRejected,
     RequestUnroutable,
     RequestUpdated,
@@ -29,7 +30,7 @@ from shared.contract.events import (
 
 END_TO_END = "end_to_end"
 
-OUTCOMES = ("accepted", "rejected", "assigned", "unroutable", "resolved", "cancelled")
+OUTCOMES = ("accepted", "rejected", "assigned", "unroutable", "overdue", "resolved", "cancelled")
 """What can become of a request, in the words of the counter of requests."""
 
 Span = tuple[str, datetime | None, datetime | None]
@@ -77,6 +78,8 @@ def observation(event: Event) -> Observation | None:
             return _of_request(data.request, "assigned", ("assigned", steps.accepted, steps.assigned))
         case RequestUnroutable(data=data):
             return _of_request(data.request, "unroutable")
+        case RequestOverdue(data=data):
+            return _of_request(data.request, "overdue")
         case RequestUpdated(data=data):
             outcome = str(data.status) if data.status.is_terminal else None
             return _of_request(data.request, outcome, ("updated", data.timeline.published, data.timeline.updated))
@@ -122,14 +125,15 @@ def _waits(*spans: Span) -> tuple[Wait, ...]:
 class RequestState(Timed, frozen=True, kw_only=True):
     """A request as far as the events seen so far tell.
 
-    `submitted_at` None: only notifications of it were seen. `resolved_on` is a day of the jurisdiction's calendar.
-    `counted`: which events have been observed, as CRC-32 of their ids; a request has some twenty, so two that collide
-    are a matter of one in ten million requests, and cost one event.
+    `submitted_at` None: only notifications of it were seen. `overdue`: its due date ended before it did. `resolved_on`
+    is a day of the jurisdiction's calendar. `counted`: which events have been observed, as CRC-32 of their ids; a
+    request has some twenty, so two that collide are a matter of one in ten million requests, and cost one event.
     """
 
     submitted_at: Moment | None = None
     office: str | None = None
     due: date | None = None
+    overdue: bool = False
     status: Status = Status.RECEIVED
     sequence: int = 0
     resolved_on: date | None = None
@@ -156,9 +160,15 @@ class RequestState(Timed, frozen=True, kw_only=True):
         match event:
             case RequestAccepted() | RequestUnroutable():
                 return replace(self, counted=counted, submitted_at=event.data.request.submitted_at)
-            case RequestAssigned(data=data):
-                submitted_at = data.request.submitted_at
-                return replace(self, counted=counted, submitted_at=submitted_at, office=data.office.id, due=data.due)
+            case RequestAssigned(data=data) | RequestOverdue(data=data):
+                return replace(
+                    self,
+                    counted=counted,
+                    submitted_at=data.request.submitted_at,
+                    office=data.office.id,
+                    due=data.due,
+                    overdue=self.overdue or isinstance(event, RequestOverdue),
+                )
             case RequestUpdated(data=data) if data.sequence > self.sequence:
                 resolved = data.status is Status.RESOLVED
                 return replace(

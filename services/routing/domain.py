@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from unicodedata import normalize
 from zoneinfo import ZoneInfo
@@ -33,11 +33,19 @@ class Calendar:
 
         ValueError if either lies outside the calendar.
         """
-        day = moment.astimezone(self._timezone).date()
+        day = self.day_of(moment)
         due = bisect_left(self._working_days, day.toordinal()) + days
         if day < self.FIRST_DAY or due >= len(self._working_days):
             raise ValueError(f"{days} working days from {day} is outside the calendar, 1970 to 2100")
         return date.fromordinal(self._working_days[due])
+
+    def day_of(self, moment: datetime) -> date:
+        """The local date at a moment."""
+        return moment.astimezone(self._timezone).date()
+
+    def end_of(self, day: date) -> datetime:
+        """The midnight that ends a local date, in UTC."""
+        return datetime.combine(day + timedelta(days=1), time(), self._timezone).astimezone(UTC)
 
 
 AttributeKey = tuple[bool, AttributeValue]
@@ -149,3 +157,11 @@ def decide(request: RequestAcceptedData, rules: Rules, calendar: Calendar) -> As
     if rule is None:
         return Unroutable(Reason.NO_RULE)
     return Assigned(rule.office, calendar.add_working_days(card.submitted_at, rule.promise_days), rule.id)
+
+
+# A batch is decided at one moment, and few dates are given in it.
+@lru_cache(maxsize=256)
+def overdue_from(due: date, assigned_at: datetime, calendar: Calendar) -> datetime:
+    """From when on a request is overdue: the midnight that ends its due date, or the day on which it was assigned if
+    that is later. What was published so late says on the same day what became of it."""
+    return calendar.end_of(max(due, calendar.day_of(assigned_at)))

@@ -19,6 +19,7 @@ from aiokafka.errors import (
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 from aiokafka.protocol.fetch import FetchRequest
@@ -31,6 +32,7 @@ IDLE_MS = 500
 """How long the broker waits for anything at all, once nothing has come for a while."""
 
 WAIT_SECONDS = 1.0
+READ_UP_POLL_SECONDS = 0.2
 FETCH_BYTES = 1024 * 1024
 FETCH_TIMEOUT_SECONDS = 10.0
 DAMAGED_READS = 3
@@ -101,6 +103,18 @@ class SteadyConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is unt
         async with asyncio.timeout(FETCH_TIMEOUT_SECONDS):
             ends = await self.end_offsets(assigned) if assigned else {}
             return any([ends[partition] > await self.position(partition) for partition in assigned])
+
+    async def read_up(self, topic: str) -> None:
+        """Return once the group has committed what stands on the topic now, on all partitions. Raises KafkaError."""
+        numbers = self.partitions_for_topic(topic)
+        if numbers is None:
+            raise UnknownTopicOrPartitionError(topic)
+        places = [TopicPartition(topic, number) for number in numbers]
+        beginnings, ends = await self.beginning_offsets(places), await self.end_offsets(places)
+        waiting = [place for place in places if beginnings[place] < ends[place]]
+        # Nobody is told of a commit, so it is asked for.
+        while waiting := [place for place in waiting if (await self.committed(place) or 0) < ends[place]]:  # noqa: ASYNC110
+            await asyncio.sleep(READ_UP_POLL_SECONDS)
 
     async def _wait(self) -> None:
         self._coordinator.check_errors()

@@ -74,6 +74,7 @@ STOP_SECONDS = 8.0
 
 FLUSH_SECONDS = 1.0
 WATCH_SECONDS = 15.0
+READ_UP_SECONDS = 5.0
 BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 EARLIEST_SANE_MS = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp() * 1000)
 CLOCK_TOLERANCE = timedelta(hours=1)
@@ -687,6 +688,20 @@ class KafkaBus:
             if getattr(subscriber, "running", False) and any(task.done() for task in getattr(subscriber, "tasks", ())):
                 return "a consume task has ended"
         return None
+
+    async def read_up(self, topic: Topic) -> None:
+        """Return once the group has committed whatever stood on the topic when this was called; else raise Unavailable.
+
+        That holds for all partitions, whichever member reads them.
+        """
+        consumer = next(filter(None, self._consumers()), None)
+        if consumer is None:
+            raise Unavailable(f"{topic.name} is not read up: no consumer has started")
+        try:
+            async with asyncio.timeout(READ_UP_SECONDS):
+                await consumer.read_up(topic.name)
+        except (KafkaError, TimeoutError) as error:
+            raise Unavailable(f"{topic.name} is not read up: {error!r}") from error
 
     def joined(self) -> bool:
         """Whether every consumer is a member of its group, with partitions or idle.

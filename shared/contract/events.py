@@ -283,6 +283,13 @@ class RequestAssignedData(Part, frozen=True, kw_only=True):
     timeline: Timeline
 
 
+class RequestOverdueData(Part, frozen=True, kw_only=True):
+    request: Card
+    office: Office
+    due: date
+    timeline: Timeline
+
+
 class RequestUnroutableData(Part, frozen=True, kw_only=True):
     request: Card
     reason: Reason
@@ -379,6 +386,14 @@ class RequestAssigned(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "guichet.request.assigned.v1"
     type: Literal["guichet.request.assigned.v1"] = _written("guichet.request.assigned.v1")
     data: RequestAssignedData
+
+
+class RequestOverdue(Event, frozen=True, kw_only=True):
+    """A request was open when the day ended by which its office should have answered. `time` is that midnight."""
+
+    TYPE: ClassVar[str] = "guichet.request.overdue.v1"
+    type: Literal["guichet.request.overdue.v1"] = _written("guichet.request.overdue.v1")
+    data: RequestOverdueData
 
 
 class RequestUnroutable(Event, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from shared.contract.topics import (
     DEAD_LETTERS,
     MESH_TOPICS,
     OUTCOME,
+    OVERDUE,
     REJECTED,
     UNROUTABLE,
     UPDATED,
@@ -37,7 +38,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 RECEIVES: Mapping[str, tuple[Topic, ...]] = {
     "intake": (),
-    "routing": (ACCEPTED,),
+    "routing": (ACCEPTED, UPDATED),
     "notify": (ACCEPTED, UPDATED, ASSIGNED),
     "metrics": MESH_TOPICS,
 }
@@ -45,7 +46,7 @@ RECEIVES: Mapping[str, tuple[Topic, ...]] = {
 
 SENDS: Mapping[str, tuple[Topic, ...]] = {
     "intake": (ACCEPTED, REJECTED, UPDATED, DEAD_LETTERS),
-    "routing": (ASSIGNED, UNROUTABLE, DEAD_LETTERS),
+    "routing": (ASSIGNED, OVERDUE, UNROUTABLE, DEAD_LETTERS),
     "notify": (OUTCOME, DEAD_LETTERS),
     "metrics": (DEAD_LETTERS,),
 }

@@ -9,6 +9,7 @@ from shared.contract.events import (
     NotificationOutcome,
     RequestAccepted,
     RequestAssigned,
+    RequestOverdue,
     RequestRejected,
     RequestUnroutable,
     RequestUpdated,
@@ -38,6 +39,7 @@ REJECTED = Topic(
 )
 UPDATED = Topic("requests.updated", RequestUpdated, "What happened to a request since.")
 ASSIGNED = Topic("requests.assigned", RequestAssigned, "The office and the due date of a request.")
+OVERDUE = Topic("requests.overdue", RequestOverdue, "Requests that were still open when their due date had ended.")
 UNROUTABLE = Topic("requests.unroutable", RequestUnroutable, "Requests for which no rule names an office.")
 OUTCOME = Topic("notifications.outcome", NotificationOutcome, "What became of each notification.")
 DEAD_LETTERS = Topic(
@@ -50,7 +52,7 @@ DEAD_LETTERS = Topic(
     settings={"max.message.bytes": str(4 * 1024 * 1024)},
 )
 
-MESH_TOPICS = (ACCEPTED, REJECTED, UPDATED, ASSIGNED, UNROUTABLE, OUTCOME, DEAD_LETTERS)
+MESH_TOPICS = (ACCEPTED, REJECTED, UPDATED, ASSIGNED, OVERDUE, UNROUTABLE, OUTCOME, DEAD_LETTERS)
 
 AGENCY_ID = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?$")
 AGENCY_TOPIC_PATTERN = r"^agency\.[a-z0-9-]+\.events$"

@@ -20,17 +20,19 @@ from shared.contract.events import (
     Office,
     RequestAssigned,
     RequestAssignedData,
+    RequestOverdue,
+    RequestOverdueData,
     Status,
     Timeline,
 )
-from shared.contract.topics import ACCEPTED, ASSIGNED, UPDATED
+from shared.contract.topics import ACCEPTED, ASSIGNED, OVERDUE, UPDATED
 from shared.metrics import LatencyMetrics
 from shared.store.port import Store
 from tests.states import requests
 from tests.states.consuming import MORE_RUNS, PARTITIONS, START, Consuming
 from tests.states.requests import accepted, card, updated
 
-TOPICS = (ACCEPTED, ASSIGNED, UPDATED)
+TOPICS = (ACCEPTED, ASSIGNED, OVERDUE, UPDATED)
 OFFICES = {str(number): Office(id=str(number), name=f"Office {number}") for number in range(4)}
 """One for each request, so that what is counted by office is counted by request."""
 
@@ -54,12 +56,22 @@ def assigned(number: int) -> RequestAssigned:
     )
 
 
+def overdue(number: int) -> RequestOverdue:
+    data = assigned(number).data
+    return RequestOverdue(
+        id=f"overdue-{number}",
+        source="/test",
+        data=RequestOverdueData(request=data.request, office=data.office, due=data.due, timeline=data.timeline),
+    )
+
+
 EVENTS: dict[str, Event] = {
     event.id: event
     for number in range(len(OFFICES))
     for event in (
         accepted(number),
         assigned(number),
+        overdue(number),
         updated(number, 1, Status.IN_PROGRESS),
         updated(number, 2, Status.RESOLVED),
     )
@@ -145,9 +157,11 @@ class MetricsOfRequests(Consuming):
             self.its_promise_counts_in_a_process_and_in_none_twice(office, state)
             is_waiting = state.is_open and state.office is not None
             assert self.processes[-1].value("guichet_open_requests", office=office) == is_waiting
+            is_late = is_waiting and state.overdue
+            assert self.processes[-1].value("guichet_overdue_requests", office=office) == is_late
 
     def each_event_counts_in_a_process_and_in_none_twice(self) -> None:
-        for outcome in ("accepted", "assigned", "resolved"):
+        for outcome in ("accepted", "assigned", "overdue", "resolved"):
             told = sum(outcome_of(EVENTS[event_id]) == outcome for event_id in self.told)
             counts = [process.requests(outcome) for process in self.processes]
             assert max(counts) <= told <= sum(counts), "an event was not counted, or twice"

@@ -1,5 +1,9 @@
-"""Routing, whatever fails: one decision for each request, and it stands whatever the rules say later."""
+"""Routing, whatever fails: one decision for each request, and it stands whatever the rules say later; and whoever is
+open when the due date ends is told of, in one event."""
 
+import contextlib
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -10,13 +14,23 @@ from prometheus_client import CollectorRegistry
 
 from services.routing.domain import Calendar, Condition, Rule, Rules
 from services.routing.handlers import Decision, decision_event, route
+from services.routing.watch import OverdueWatch, overdue_event
 from shared.bus.loop import Decode, Handle, decode_mesh_event
-from shared.contract.events import RequestAccepted, RequestAssigned, RequestUnroutable
-from shared.contract.topics import ACCEPTED, ASSIGNED
+from shared.bus.port import Publication, Record, Unavailable
+from shared.contract.events import (
+    RequestAccepted,
+    RequestAssigned,
+    RequestOverdue,
+    RequestUnroutable,
+    RequestUpdated,
+    Status,
+)
+from shared.contract.topics import ACCEPTED, ASSIGNED, OVERDUE, UPDATED, Topic
 from shared.metrics import RoutingMetrics
-from shared.store.port import Store
-from tests.states.consuming import PARTITIONS, SETTINGS, Replicated
-from tests.states.requests import JURISDICTION, accepted
+from shared.store.port import Store, StoreUnavailable
+from tests.fakes import Crash, Fate, MemoryStore
+from tests.states.consuming import PARTITIONS, SETTINGS, Replicated, troubles
+from tests.states.requests import JURISDICTION, accepted, updated
 
 OFFICES = JURISDICTION.offices
 CALENDAR = Calendar(ZoneInfo("Africa/Djibouti"), weekend=[4, 5], holidays=[])
@@ -36,9 +50,10 @@ some_requests = st.lists(st.tuples(numbers, services), min_size=1, max_size=4)
 
 
 class RoutingOfRequests(Replicated):
-    """Requests come once and more often; the rules of each process are those in force when it started."""
+    """Requests come once and more often, and end before or after they are due; the rules of each process are those in
+    force when it started."""
 
-    topics = (ACCEPTED.name,)
+    topics = (ACCEPTED.name, UPDATED.name)
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,10 +66,11 @@ class RoutingOfRequests(Replicated):
             rules=self.in_force,
             calendar=CALENDAR,
             decisions=store.collection("decisions"),
+            closed=store.collection("closed"),
             clock=self.clock,
             metrics=self.counted,
         )
-        return decode_mesh_event([ACCEPTED]), handle
+        return decode_mesh_event([ACCEPTED, UPDATED]), handle
 
     @precondition(lambda self: self.waiting)
     @rule(version=st.sampled_from(sorted(RULES)))
@@ -78,20 +94,78 @@ class RoutingOfRequests(Replicated):
             place = ACCEPTED.name, number % PARTITIONS
             self.log.append(place, event.data.request.request_id.encode(), event.to_json(), self.clock.now())
 
+    @rule(number=numbers, status=st.sampled_from([Status.IN_PROGRESS, Status.RESOLVED, Status.CANCELLED]))
+    def a_request_moves_on(self, number: int, status: Status) -> None:
+        event = updated(number, 1, status)
+        place = UPDATED.name, number % PARTITIONS
+        self.log.append(place, event.data.request.request_id.encode(), event.to_json(), self.clock.now())
+
+    @rule(days=st.integers(1, 8), fates=troubles())
+    def days_go_by(self, days: int, fates: list[Fate]) -> None:
+        """And a process looks for what is due, perhaps its last."""
+        self.clock.advance(timedelta(days=days))
+        self.run(self.look(), fates=fates)
+
+    async def look(self) -> None:
+        store = MemoryStore(self.tables, self.fates)
+        await store.open()
+        watch = OverdueWatch(
+            decisions=store.collection("decisions"),
+            closed=store.collection("closed"),
+            read_up=self.read_up,
+            calendar=CALENDAR,
+            publisher=self.publisher,
+            clock=self.clock,
+        )
+        before = len(self.publisher.published)
+        closed = self.closed
+        with contextlib.suppress(Unavailable, StoreUnavailable, Crash):
+            while await watch.look():
+                pass
+        for publication in self.publisher.published[before:]:
+            assert publication.key not in closed, "what had ended was called overdue"
+            event = RequestOverdue.from_json(publication.value)
+            assert event.time is not None
+            assert event.time <= self.clock.now()
+
+    async def read_up(self) -> None:
+        for place, records in self.log.records.items():
+            if place[0] == UPDATED.name and self.log.committed.get(place, 0) < len(records):
+                raise Unavailable("changes wait to be read")
+
     @invariant()
     def what_is_committed_was_told(self) -> None:
         self.every_copy_of_an_event_is_the_same_to_the_byte()
-        told = {publication.key for publication in self.events.values()}
+        told = {publication.key for publication in self.decisions}
         for place, end in self.log.committed.items():
+            if place[0] == UPDATED.name:
+                continue
             assert {(record.key or b"").decode() for record in self.log.records[place][:end]} <= told
+
+    def written_on(self, topic: Topic) -> list[Record]:
+        return [record for place, records in self.log.records.items() if place[0] == topic.name for record in records]
+
+    @property
+    def closed(self) -> set[str]:
+        """The requests of which anybody has told that they ended."""
+        changes = [RequestUpdated.from_json(record.value or b"").data for record in self.written_on(UPDATED)]
+        return {change.request.request_id for change in changes if change.status.is_terminal}
+
+    @property
+    def decisions(self) -> Sequence[Publication]:
+        return [publication for publication in self.events.values() if publication.topic is not OVERDUE]
 
     def check(self) -> None:
         first: dict[str, RequestAccepted] = {}
-        for record in (record for records in self.log.records.values() for record in records):
+        for record in self.written_on(ACCEPTED):
             accepted_first = RequestAccepted.from_json(record.value or b"")
             first.setdefault(accepted_first.data.request.request_id, accepted_first)
+        self.each_request_has_one_decision(first)
+        self.who_was_open_when_due_is_told_of()
+
+    def each_request_has_one_decision(self, first: Mapping[str, RequestAccepted]) -> None:
         decided: dict[str, bytes] = {}
-        for publication in self.events.values():
+        for publication in self.decisions:
             assert publication.key not in decided, "a request was decided on twice"
             decided[publication.key] = publication.value
             model: type[Decision] = RequestAssigned if publication.topic is ASSIGNED else RequestUnroutable
@@ -102,6 +176,23 @@ class RoutingOfRequests(Replicated):
             assert again.to_json() == publication.value, "the decision is not what these rules say of that request"
         assert decided.keys() == first.keys()
         assert {key: row.body for key, row in self.tables.get("decisions", {}).items()} == decided
+
+    def who_was_open_when_due_is_told_of(self) -> None:
+        """Whoever has an end may have been told of before it came; whoever has none has to be, once it is due."""
+        self.clock.advance(timedelta(days=30))
+        self.run(self.look())
+        self.every_copy_of_an_event_is_the_same_to_the_byte()
+        told = {
+            publication.key: publication.value for publication in self.events.values() if publication.topic is OVERDUE
+        }
+        assigned = {
+            publication.key: RequestAssigned.from_json(publication.value)
+            for publication in self.decisions
+            if publication.topic is ASSIGNED
+        }
+        assert assigned.keys() - self.closed <= told.keys() <= assigned.keys()
+        for key, value in told.items():
+            assert value == overdue_event(assigned[key], CALENDAR).to_json()
 
 
 test_whatever_fails_a_request_has_one_decision_which_stands_when_the_rules_change = RoutingOfRequests.TestCase

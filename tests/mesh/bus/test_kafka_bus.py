@@ -43,6 +43,49 @@ async def test_what_was_processed_is_committed_and_nothing_beyond_it(cluster: "C
     assert tap.values() == numbers(0, 5)
 
 
+async def test_a_topic_is_read_up_once_all_that_stood_on_it_is_committed_by_whichever_member(
+    cluster: "Cluster",
+) -> None:
+    topic = await cluster.create("in", partitions=3)
+    tap = Tap()
+    buses = [await cluster.consuming(tap) for _ in range(2)]
+    await cluster.send(topic, b"0", partition=0)
+    await cluster.until_committed(topic, {0: 1})
+    await asyncio.gather(*(bus.read_up(topic) for bus in buses))
+    tap.hold()
+    for partition in (0, 1):
+        await cluster.send(topic, b"1", partition=partition)
+    waits = [asyncio.create_task(bus.read_up(topic)) for bus in buses]
+    await tap.until(lambda: len(tap.attempts) >= 2)
+    assert await cluster.committed(topic) == {0: 1}
+    assert not any(wait.done() for wait in waits)
+    tap.release()
+    await asyncio.gather(*waits)
+    assert await cluster.committed(topic) == {0: 2, 1: 1}
+
+
+async def test_where_records_have_expired_unread_nothing_is_left_to_read_up(cluster: "Cluster") -> None:
+    topic = await cluster.create("in")
+    await cluster.send(topic, *numbers(0, 3))
+    await cluster.delete_before(topic, 3)
+    bus = await cluster.consuming(Tap())
+    await cluster.until(bus.joined)
+    await bus.read_up(topic)
+    assert await cluster.committed(topic) == {}
+
+
+async def test_a_topic_that_nobody_gets_on_with_is_not_read_up(cluster: "Cluster") -> None:
+    topic = await cluster.create("in")
+    tap = Tap()
+    tap.hold()
+    bus = await cluster.consuming(tap)
+    await cluster.send(topic, b"0")
+    await tap.until(lambda: len(tap.attempts) == 1)
+    with pytest.raises(Unavailable, match="not read up"):
+        await bus.read_up(topic)
+    tap.release()
+
+
 async def test_every_partition_is_committed_at_its_own_end(cluster: "Cluster") -> None:
     topic = await cluster.create("in", partitions=3)
     for partition, count in enumerate((700, 1, 30)):

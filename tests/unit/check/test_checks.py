@@ -30,6 +30,7 @@ from shared.contract.events import (
     NotificationStatus,
     RequestAccepted,
     RequestAssigned,
+    RequestOverdue,
     RequestRejected,
     RequestUpdated,
 )
@@ -171,6 +172,20 @@ def test_whatever_comes_of_a_request_that_was_never_accepted_is_an_orphan(sound:
     subjects = " ".join(finding.subject for finding in found(orphaned, "I4"))
 
     assert kind.__name__ in subjects
+
+
+def test_a_request_may_be_called_overdue_once_and_only_if_it_was_assigned(sound: Observed) -> None:
+    assigned = sound.sightings.of(RequestAssigned)[0]
+    overdue = replace(assigned, type=RequestOverdue, id="overdue", cause=assigned.id)
+    again = replace(overdue, id="overdue again")
+    unheard_of = replace(overdue, cause="nothing")
+
+    def with_these(*seen: Sighting) -> Observed:
+        return replace(sound, sightings=sound.sightings.changed(added=seen))
+
+    assert found(with_these(overdue), "I2") == found(with_these(overdue), "I4") == []
+    assert faults(with_these(overdue, again), "I2") == [Fault.DOUBLED]
+    assert faults(with_these(unheard_of), "I4") == [Fault.ORPHANED]
 
 
 AT_MOST_ONCE, AT_LEAST_ONCE = "m-0", "m-3"

@@ -30,6 +30,8 @@ from shared.contract.events import (
     RequestAcceptedData,
     RequestAssigned,
     RequestAssignedData,
+    RequestOverdue,
+    RequestOverdueData,
     RequestRejected,
     RequestRejectedData,
     RequestUnroutable,
@@ -85,6 +87,12 @@ class Story:
             timeline=Timeline(published=at(0), accepted=at(accepted), assigned=at(assigned)),
         )
         return RequestAssigned(**self._head(RequestAssigned), data=data)
+
+    def overdue(self, office: str = "counter-1", due: date = date(2026, 3, 5)) -> RequestOverdue:
+        data = RequestOverdueData(
+            request=self._card, office=Office(id=office, name=office), due=due, timeline=Timeline(assigned=at(3))
+        )
+        return RequestOverdue(**self._head(RequestOverdue), data=data)
 
     def unroutable(self) -> RequestUnroutable:
         data = RequestUnroutableData(

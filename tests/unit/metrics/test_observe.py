@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Moment = Callable[[float], datetime]
 Start = Callable[[Collection], "Observatory"]
 CIVIL = "civil-registry"
+OFFICES = ("unassigned", "counter-1", "counter-2", "other")
 
 
 async def test_a_request_is_followed_from_publication_to_delivery(
@@ -154,6 +155,18 @@ async def test_open_requests_are_shown_where_they_wait(
     assert _open(observatory) == {"unassigned": 0, "counter-1": 0, "counter-2": 1, "other": 1}
 
 
+async def test_a_request_is_shown_as_overdue_where_it_waits_until_it_is_closed(
+    observatory: "Observatory", story: "type[Story]"
+) -> None:
+    assert _overdue(observatory) == {"unassigned": 0, "counter-1": 0, "counter-2": 0, "other": 0}
+    await observatory.observe(story("1").assigned("counter-1"), story("2").assigned("counter-2"))
+    await observatory.observe(story("1").overdue("counter-1"), story("3").overdue("elsewhere"))
+    assert _overdue(observatory) == {"unassigned": 0, "counter-1": 1, "counter-2": 0, "other": 1}
+    assert observatory.value("guichet_requests_total", agency=CIVIL, outcome="overdue") == 2
+    await observatory.observe(story("1").updated(Status.RESOLVED), story("1").overdue("counter-1"))
+    assert _overdue(observatory) == {"unassigned": 0, "counter-1": 0, "counter-2": 0, "other": 1}
+
+
 async def test_the_oldest_open_request_ages_by_itself_until_it_is_closed(
     observatory: "Observatory", clock: ManualClock, story: "type[Story]", moment: Moment
 ) -> None:
@@ -194,7 +207,7 @@ async def test_after_a_failed_write_a_request_waits_in_one_place_whichever_of_it
     *,
     written_all_the_same: bool,
 ) -> None:
-    told = (story().accepted(), story().assigned(), story().updated(Status.RESOLVED))
+    told = (story().accepted(), story().overdue(), story().updated(Status.RESOLVED))
     await start(requests).observe(story("2").assigned())
     observatory = start(FalteringCollection(requests, written_all_the_same))
     await observatory.open_requests.load()
@@ -205,6 +218,7 @@ async def test_after_a_failed_write_a_request_waits_in_one_place_whichever_of_it
         restarted = start(requests)
         await restarted.open_requests.load()
         assert _open(observatory) == _open(restarted)
+        assert _overdue(observatory) == _overdue(restarted)
 
 
 async def test_a_replica_that_missed_how_a_request_opened_does_not_count_below_zero_when_it_closes(
@@ -228,29 +242,32 @@ async def test_open_requests_are_known_again_after_a_restart(
         story("3").updated(Status.RESOLVED),
         story("4").outcome(NotificationStatus.SENT, sent=moment(9)),
         story("5").rejected(),
+        story("6").overdue(),
     )
     restarted = start(requests)
     await restarted.open_requests.load()
     await restarted.open_requests.load()
-    assert _open(restarted) == {"unassigned": 1, "counter-1": 1, "counter-2": 0, "other": 0}
+    assert _open(restarted) == {"unassigned": 1, "counter-1": 2, "counter-2": 0, "other": 0}
+    assert _overdue(restarted) == {"unassigned": 0, "counter-1": 1, "counter-2": 0, "other": 0}
     assert restarted.value("guichet_oldest_open_request_seconds", office="counter-1") == 120
     read = [row.key async for row in requests.scan(due_only=True)]
-    assert sorted(read) == sorted([story("1").request_id, story("2").request_id])
+    assert sorted(read) == sorted([story(number).request_id for number in ("1", "2", "6")])
 
 
-@pytest.mark.parametrize("order", permutations(range(4)))
+@pytest.mark.parametrize("order", permutations(range(5)))
 async def test_topics_read_side_by_side_give_the_same_view_in_any_order(
     observatory: "Observatory", story: "type[Story]", order: tuple[int, ...]
 ) -> None:
     told = (
         story().accepted(),
         story().assigned(),
+        story().overdue(),
         story().updated(Status.IN_PROGRESS, sequence=1),
         story().updated(Status.RESOLVED, datetime(2026, 3, 5, 6, 0, tzinfo=UTC), sequence=2),
     )
     for index in order:
         await observatory.observe(told[index])
-    assert sum(_open(observatory).values()) == 0
+    assert sum(_open(observatory).values()) == sum(_overdue(observatory).values()) == 0
     assert observatory.value("guichet_promises_total", office="counter-1", kept="yes") == 1
 
 
@@ -333,8 +350,11 @@ async def test_a_dead_letter_is_read_and_leaves_nothing(observatory: "Observator
 
 
 def _open(observatory: "Observatory") -> dict[str, float]:
-    offices = ("unassigned", "counter-1", "counter-2", "other")
-    return {office: observatory.value("guichet_open_requests", office=office) for office in offices}
+    return {office: observatory.value("guichet_open_requests", office=office) for office in OFFICES}
+
+
+def _overdue(observatory: "Observatory") -> dict[str, float]:
+    return {office: observatory.value("guichet_overdue_requests", office=office) for office in OFFICES}
 
 
 def _samples(observatory: "Observatory") -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

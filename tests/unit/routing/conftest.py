@@ -17,6 +17,9 @@ from shared.contract.events import (
     Place,
     RequestAccepted,
     RequestAcceptedData,
+    RequestUpdated,
+    RequestUpdatedData,
+    Status,
     Timeline,
 )
 from shared.ids import request_id
@@ -28,7 +31,8 @@ SUBMITTED_AT = datetime(2026, 11, 1, 7, 30, tzinfo=UTC)  # a Sunday morning in D
 PUBLISHED_AT = datetime(2026, 11, 3, 8, 59, tzinfo=UTC)
 
 MakeRequest = Callable[..., RequestAccepted]
-MakeIncoming = Callable[[RequestAccepted], Incoming[RequestAccepted]]
+MakeUpdate = Callable[..., RequestUpdated]
+MakeIncoming = Callable[[RequestAccepted | RequestUpdated], Incoming[RequestAccepted | RequestUpdated]]
 WriteRules = Callable[[str], Rules]
 
 
@@ -111,9 +115,32 @@ def make_request() -> MakeRequest:
 
 
 @pytest.fixture(scope="session")
+def make_update(make_request: MakeRequest) -> MakeUpdate:
+    """A change of the request with the same number."""
+
+    def make(number: str = "1", *, status: Status) -> RequestUpdated:
+        card = make_request(number).data.request
+        return RequestUpdated(
+            id=f"updated-{number}-{status}",
+            source="/guichet/intake",
+            subject=card.request_id,
+            data=RequestUpdatedData(
+                request=card,
+                status=status,
+                previous_status=Status.RECEIVED,
+                sequence=1,
+                occurred_at=PUBLISHED_AT,
+                timeline=Timeline(published=PUBLISHED_AT, updated=PUBLISHED_AT),
+            ),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def incoming() -> MakeIncoming:
-    def wrap(event: RequestAccepted) -> Incoming[RequestAccepted]:
+    def wrap(event: RequestAccepted | RequestUpdated) -> Incoming[RequestAccepted | RequestUpdated]:
         key = event.data.request.request_id.encode()
-        return Incoming(event, Record("requests.accepted", 0, 0, 0, None, key, event.to_json()))
+        return Incoming(event, Record("any", 0, 0, 0, None, key, event.to_json()))
 
     return wrap

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from deploy.jurisdictions import DJIBOUTI
 from services.routing.calendar import load_calendar
-from services.routing.domain import Calendar
+from services.routing.domain import Calendar, overdue_from
 from shared.config import ConfigError
 
 DJIBOUTI_TIME = ZoneInfo("Africa/Djibouti")
@@ -60,6 +60,35 @@ def test_a_day_begins_at_local_midnight(plain: Calendar) -> None:
     thursday = at("2026-11-05T20:59:59+00:00")
     assert plain.add_working_days(thursday, 0) == date(2026, 11, 5)
     assert plain.add_working_days(thursday + timedelta(seconds=1), 0) == date(2026, 11, 8)
+
+
+@pytest.mark.parametrize(
+    ("day", "end"),
+    [
+        ("2011-03-12", "2011-03-13T06:00:00Z"),  # winter
+        ("2011-03-13", "2011-03-14T05:00:00Z"),  # the day on which clocks go forward has 23 hours
+        ("2011-11-06", "2011-11-07T06:00:00Z"),  # and the one on which they go back has 25
+        ("2100-12-31", "2101-01-01T06:00:00Z"),  # the last one of a calendar
+    ],
+)
+def test_a_day_ends_at_local_midnight(day: str, end: str) -> None:
+    calendar = Calendar(CHICAGO_TIME, weekend=[5, 6], holidays=[])
+    assert calendar.end_of(date.fromisoformat(day)) == at(end)
+
+
+@pytest.mark.parametrize(
+    ("assigned_at", "overdue"),
+    [
+        ("2026-11-01T08:00+03:00", "2026-11-06T00:00+03:00"),
+        ("2026-11-05T23:59:59+03:00", "2026-11-06T00:00+03:00"),  # assigned on its due date
+        ("2026-11-06T00:00+03:00", "2026-11-07T00:00+03:00"),  # and after it
+        ("2027-02-01T08:00+03:00", "2027-02-02T00:00+03:00"),
+    ],
+)
+def test_nothing_is_overdue_before_the_day_on_which_it_was_assigned_has_ended(
+    plain: Calendar, assigned_at: str, overdue: str
+) -> None:
+    assert overdue_from(date(2026, 11, 5), at(assigned_at), plain) == at(overdue)
 
 
 @pytest.mark.parametrize(

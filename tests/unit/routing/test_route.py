@@ -10,18 +10,19 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from services.routing.domain import Calendar, Rules
-from services.routing.handlers import route
+from services.routing.handlers import Closed, route
 from shared.bus.port import Incoming, Publication
 from shared.clock import ManualClock
 from shared.contract import topics
-from shared.contract.events import Office, RequestAccepted, RequestAssigned, RequestUnroutable
+from shared.contract.events import Office, RequestAccepted, RequestAssigned, RequestUnroutable, RequestUpdated, Status
 from shared.contract.reasons import Reason
 from shared.ids import event_id
 from shared.metrics import RoutingMetrics
 from shared.store.port import Collection, Document, Row, Store, StoreUnavailable
 
 MakeRequest = Callable[..., RequestAccepted]
-MakeIncoming = Callable[[RequestAccepted], Incoming[RequestAccepted]]
+MakeUpdate = Callable[..., RequestUpdated]
+MakeIncoming = Callable[[RequestAccepted | RequestUpdated], Incoming[RequestAccepted | RequestUpdated]]
 WriteRules = Callable[[str], Rules]
 
 RULES = """\
@@ -39,17 +40,18 @@ rules:
 class Router:
     """The handler with all it needs, wired to a store on disk."""
 
-    def __init__(self, rules: Rules, calendar: Calendar, decisions: Collection, incoming: MakeIncoming) -> None:
+    def __init__(self, rules: Rules, calendar: Calendar, store: Store, incoming: MakeIncoming) -> None:
         self.clock = ManualClock(datetime(2026, 11, 3, 9, tzinfo=UTC))
         self.registry = CollectorRegistry()
-        self.decisions = decisions
+        self.decisions = store.collection("decisions")
+        self.closed = store.collection("closed")
         self._incoming = incoming
         self._route = partial(route, calendar=calendar, clock=self.clock, metrics=RoutingMetrics(self.registry))
         self.rules = rules
 
-    async def __call__(self, *requests: RequestAccepted) -> list[Publication]:
-        batch = [self._incoming(request) for request in requests]
-        return await self._route(batch, rules=self.rules, decisions=self.decisions)
+    async def __call__(self, *events: RequestAccepted | RequestUpdated) -> list[Publication]:
+        batch = [self._incoming(event) for event in events]
+        return await self._route(batch, rules=self.rules, decisions=self.decisions, closed=self.closed)
 
     def counted(self, outcome: str) -> float:
         return self.registry.get_sample_value("guichet_routing_decisions_total", {"outcome": outcome}) or 0
@@ -57,7 +59,7 @@ class Router:
 
 @pytest.fixture
 def router(write_rules: WriteRules, calendar: Calendar, store: Store, incoming: MakeIncoming) -> Router:
-    return Router(write_rules(RULES), calendar, store.collection("decisions"), incoming)
+    return Router(write_rules(RULES), calendar, store, incoming)
 
 
 @dataclass
@@ -177,6 +179,51 @@ async def test_only_first_decisions_are_counted(router: Router, make_request: Ma
     await router(*batch)
     await router(*batch)
     assert (router.counted("assigned"), router.counted("unroutable")) == (2, 1)
+
+
+async def test_a_decision_comes_up_at_the_midnight_that_ends_its_due_date_and_what_nobody_answers_never(
+    router: Router, make_request: MakeRequest
+) -> None:
+    assigned, unroutable = make_request("1", zone="Balbala"), make_request("2", service="leak")
+    await router(assigned, unroutable)
+    rows = await router.decisions.get_many([event.data.request.request_id for event in (assigned, unroutable)])
+    # Due on Sunday the 8th; Djibouti is three hours ahead of UTC.
+    assert rows[assigned.data.request.request_id].due == datetime(2026, 11, 8, 21, tzinfo=UTC)
+    assert rows[unroutable.data.request.request_id].due is None
+
+
+async def test_a_decision_made_after_its_due_date_comes_up_at_the_midnight_that_ends_that_day(
+    router: Router, make_request: MakeRequest
+) -> None:
+    published_late = make_request(submitted_at=datetime(2025, 3, 2, 8, tzinfo=UTC))
+    await router(published_late)
+    (row,) = (await router.decisions.get_many([published_late.data.request.request_id])).values()
+    assert row.due == datetime(2026, 11, 3, 21, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_closed"),
+    [
+        (Status.IN_PROGRESS, False),
+        (Status.WAITING_FOR_CITIZEN, False),
+        (Status.RESOLVED, True),
+        (Status.CANCELLED, True),
+    ],
+)
+async def test_a_change_publishes_nothing_and_is_kept_if_it_closes_its_request(
+    router: Router, make_update: MakeUpdate, status: Status, is_closed: bool
+) -> None:
+    update = make_update(status=status)
+    assert await router(update) == []
+    rows = await router.closed.get_many([update.data.request.request_id])
+    assert [Closed.from_json(row.body) for row in rows.values()] == [Closed(by=update.id)] * is_closed
+
+
+async def test_a_request_whose_closing_change_came_first_is_decided_like_any_other(
+    router: Router, make_request: MakeRequest, make_update: MakeUpdate
+) -> None:
+    (publication,) = await router(make_update(status=Status.RESOLVED), make_request())
+    assert publication.topic is topics.ASSIGNED
 
 
 def rules_of(publications: Sequence[Publication]) -> list[str]:
