@@ -125,7 +125,7 @@ class Field:
             case "intake":
                 return start(self._published, writes=[mesh.ACCEPTED.name, mesh.UPDATED.name, mesh.REJECTED.name])
             case "routing":
-                return start(self._accepted, writes=[mesh.ASSIGNED.name], assigns=True)
+                return start(self._accepted, skips=[mesh.UPDATED.name], writes=[mesh.ASSIGNED.name], assigns=True)
             case "notify":
                 return start(self._followed, skips=[mesh.UPDATED.name], checked=partial(_kept, name, env))
         others = [topic.name for topic in mesh.MESH_TOPICS if topic.name not in self._followed]
