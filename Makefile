@@ -19,7 +19,7 @@ STAGE ?=
 ROUNDS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo faults bench scale up test lint fuzz-then-mesh unit-then-parts unit mesh parts fuzz contract format lock clean
+.PHONY: help demo faults bench scale up test lint offline unit mesh fuzz contract format lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,17 +42,11 @@ scale: $(VENV)/.demo ## Measure what a request costs, and write docs/scaling.md'
 up: $(VENV)/.demo ## Start the mesh on this machine and leave it running until Ctrl-C
 	@$(BIN)/guichet up
 
-# Two lanes side by side: first what keeps a core busy, then the real parts, which are waited for most of the time.
+# Real parts are waited for, most of the time: what needs none, and the fuzzing, run beside them.
 test: lint ## Everything: style, types, architecture, and every test on real parts
-	@$(MAKE) --no-print-directory -j2 --output-sync=line fuzz-then-mesh unit-then-parts
+	@$(MAKE) --no-print-directory -j2 --output-sync=line mesh offline
 
-fuzz-then-mesh:
-	@$(MAKE) --no-print-directory fuzz
-	@$(MAKE) --no-print-directory mesh
-
-unit-then-parts:
-	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory parts
+offline: unit fuzz
 
 lint: $(VENV)/.dev ## Style, types, import directions
 	$(BIN)/ruff format --check .
@@ -64,10 +58,7 @@ unit: $(VENV)/.dev ## Tests that need no server
 	$(PYTEST) tests/unit tests/app tests/states
 
 mesh: $(VENV)/.dev ## Tests on real Kafka, MongoDB protocol, SMSC, SMTP and Prometheus
-	$(PYTEST) tests/mesh
-
-parts: $(VENV)/.dev ## Tests of what real parts promise us, and of what we promise while they fail
-	$(PYTEST) tests/contract tests/faults
+	$(PYTEST) tests/contract tests/mesh tests/faults
 
 fuzz: $(VENV)/.dev ## What bad input gets at each door, for a minute each (FUZZ_SECONDS=N FUZZ_SEED=N)
 	@$(MAKE) --no-print-directory -j3 $(FUZZED:%=fuzz-%)
