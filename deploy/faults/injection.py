@@ -20,7 +20,9 @@ from deploy.local.smtp import SmtpFaults
 from deploy.local.state import service_of
 from shared.contract.topics import ACCEPTED, agency_topic
 
-REACHED_SECONDS: Final = 30.0
+REACHED_SECONDS: Final = 90.0
+"""Long enough for whatever is being killed beside it to let work come through again."""
+
 POLL_SECONDS: Final = 0.1
 UNTIL_HELD_UP_SECONDS: Final = 6.0
 HELD_UP_SECONDS: Final = 2.0
