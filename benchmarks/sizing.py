@@ -10,7 +10,8 @@ from benchmarks.harness.report import Table
 from benchmarks.replicas import REPLICAS
 from services.notify.settings import SmppSettings, SmtpSettings
 from shared.bus.admin import AGENCY_RETENTION_MS
-from shared.contract.topics import ACCEPTED, ASSIGNED, MESH_TOPICS, UPDATED, agency_topic
+from shared.contract.schemas import RECEIVES
+from shared.contract.topics import MESH_TOPICS, agency_topic
 
 RATES: Final = (250, 10_000, 1_000_000)
 """Requests a second: what Estonia's X-Road carries on average, forty times that, and a hundred times that again."""
@@ -48,10 +49,7 @@ RETENTION_SECONDS: Final[Mapping[str, float]] = {
     **{topic.name: topic.retention_ms / 1000 for topic in MESH_TOPICS},
 }
 READS: Final[Mapping[str, tuple[str, ...]]] = {
-    "intake": (AGENCY_TOPIC,),
-    "routing": (ACCEPTED.name, UPDATED.name),
-    "notify": (ACCEPTED.name, ASSIGNED.name, UPDATED.name),
-    "metrics": tuple(topic.name for topic in MESH_TOPICS),
+    service: tuple(topic.name for topic in topics) or (AGENCY_TOPIC,) for service, topics in RECEIVES.items()
 }
 SHARED_OUT: Final = ("intake", "routing", "notify")
 """The services that may run as several replicas."""

@@ -42,14 +42,11 @@ from shared.contract.events import (
     RequestUpdated,
     Status,
 )
-from shared.contract.topics import ACCEPTED, ASSIGNED, MESH_TOPICS, UPDATED
+from shared.contract.schemas import RECEIVES
 from shared.ids import partition_of
 
 GROUPS: Mapping[str, frozenset[str] | None] = {
-    "guichet-intake": None,
-    "guichet-routing": frozenset({ACCEPTED.name, UPDATED.name}),
-    "guichet-notify": frozenset({ACCEPTED.name, ASSIGNED.name, UPDATED.name}),
-    "guichet-metrics": frozenset(topic.name for topic in MESH_TOPICS),
+    f"guichet-{service}": frozenset(topic.name for topic in topics) or None for service, topics in RECEIVES.items()
 }
 """The consumer group of each service and the topics it reads. None: those of the agencies."""
 

@@ -66,16 +66,19 @@ async def keys_on(kafka: str, topic: Topic, *, until: Sequence[str]) -> set[str]
     consumer = AIOKafkaConsumer(topic.name, bootstrap_servers=kafka, auto_offset_reset="earliest")
     await consumer.start()
     found: set[str] = set()
+
+    async def read() -> None:
+        for records in (await consumer.getmany(timeout_ms=500)).values():
+            found.update(record.key.decode() for record in records)
+
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not found.issuperset(until):
-                for records in (await consumer.getmany(timeout_ms=500)).values():
-                    found.update(record.key.decode() for record in records)
+                await read()
         places = [TopicPartition(topic.name, number) for number in consumer.partitions_for_topic(topic.name) or ()]
         ends = await consumer.end_offsets(places)
         while any([await consumer.position(place) < ends[place] for place in places]):
-            for records in (await consumer.getmany(timeout_ms=500)).values():
-                found.update(record.key.decode() for record in records)
+            await read()
     finally:
         await consumer.stop()
     return found
