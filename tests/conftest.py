@@ -12,6 +12,10 @@ from testcontainers.mongodb import MongoDbContainer
 from deploy.local.kafka import KafkaCluster
 from deploy.local.mongo import MongoServer
 
+# A broker that a test or a busy machine held up for longer than its session is out of service until it is heard
+# again. Where there is only one, nobody takes over, and all that comes of it is a test that finds no broker.
+PATIENT_BROKER = {"broker.session.timeout.ms": 60_000}
+
 
 @pytest.fixture(scope="session")
 async def mongodb_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
@@ -39,7 +43,7 @@ async def kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
         with KafkaContainer("confluentinc/cp-kafka:7.9.0").with_kraft() as container:
             yield container.get_bootstrap_server()
     else:
-        cluster = KafkaCluster(tmp_path_factory.mktemp("kafka"))
+        cluster = KafkaCluster(tmp_path_factory.mktemp("kafka"), settings=PATIENT_BROKER)
         try:
             await cluster.start()
             yield cluster.bootstrap

@@ -24,6 +24,7 @@ from shared.clock import Clock, SystemClock
 from shared.contract.events import DeadLetter
 from shared.contract.topics import ACCEPTED, DEAD_LETTERS, Topic
 from shared.metrics import BusMetrics
+from tests.conftest import PATIENT_BROKER
 
 PATIENCE_SECONDS = 30.0
 
@@ -263,7 +264,7 @@ async def cluster(kafka: str) -> AsyncIterator[Cluster]:
 @pytest.fixture(scope="module")
 async def broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KafkaCluster]:
     """A broker that tests may damage; it has no topics of the mesh."""
-    started = KafkaCluster(tmp_path_factory.mktemp("damaged-kafka"))
+    started = KafkaCluster(tmp_path_factory.mktemp("damaged-kafka"), settings=PATIENT_BROKER)
     try:
         await started.start()
         yield started
