@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog
 from testcontainers.community.kafka import KafkaContainer
 from testcontainers.mongodb import MongoDbContainer
 
@@ -15,6 +16,16 @@ from deploy.local.mongo import MongoServer
 # A broker that a test or a busy machine held up for longer than its session is out of service until it is heard
 # again. Where there is only one, nobody takes over, and all that comes of it is a test that finds no broker.
 PATIENT_BROKER = {"broker.session.timeout.ms": 60_000}
+
+# Unasked, structlog draws each exception with all variables of all frames, which takes longer than what is tested.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso"),
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session")
