@@ -100,8 +100,12 @@ class Running:
         os.killpg(self.pid, number)
 
     def freeze(self) -> None:
-        """Stand still with all connections open, as in a long pause of the machine."""
+        """Stand still with all connections open, as in a long pause of the machine; return when it does.
+
+        A thread ends the system call it is in before it stops: it might still take a lock that is free by then.
+        """
         self.signal(signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
 
     def thaw(self) -> None:
         self.signal(signal.SIGCONT)
