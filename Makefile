@@ -14,13 +14,12 @@ COUNT ?= 2000
 KEEP ?=
 MINUTES ?=
 FUZZ_SECONDS ?= 60
-PARTS := tests/contract/store tests/contract/documents tests/mesh/cli tests/mesh/notify tests/mesh/parts
 FUZZED := smpp smtp http openapi parsers
 STAGE ?=
 ROUNDS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo faults bench scale up test lint beside unit parts mesh fuzz contract format lock clean
+.PHONY: help demo faults bench scale up test lint offline unit mesh fuzz contract format lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -43,15 +42,11 @@ scale: $(VENV)/.demo ## Measure what a request costs, and write docs/scaling.md'
 up: $(VENV)/.demo ## Start the mesh on this machine and leave it running until Ctrl-C
 	@$(BIN)/guichet up
 
-# The mesh is waited for, most of the time: all else runs beside it, and one after the other, the heaviest before the
-# mesh is put under faults.
+# Real parts are waited for, most of the time: what needs none, and the fuzzing, run beside them.
 test: lint ## Everything: style, types, architecture, and every test on real parts
-	@$(MAKE) --no-print-directory -j2 --output-sync=line mesh beside
+	@$(MAKE) --no-print-directory -j2 --output-sync=line mesh offline
 
-beside:
-	@$(MAKE) --no-print-directory parts
-	@$(MAKE) --no-print-directory fuzz
-	@$(MAKE) --no-print-directory unit
+offline: unit fuzz
 
 lint: $(VENV)/.dev ## Style, types, import directions
 	$(BIN)/ruff format --check .
@@ -62,11 +57,8 @@ lint: $(VENV)/.dev ## Style, types, import directions
 unit: $(VENV)/.dev ## Tests that need no server
 	$(PYTEST) tests/unit tests/app tests/states
 
-parts: $(VENV)/.dev ## Tests on one real part each: MongoDB protocol, SMSC, SMTP, Prometheus, Kafka; and of the command
-	$(PYTEST) $(PARTS)
-
-mesh: $(VENV)/.dev ## Tests of the bus on real Kafka, and of the whole mesh, in order and under faults
-	$(PYTEST) tests/contract tests/mesh tests/faults $(PARTS:%=--ignore=%)
+mesh: $(VENV)/.dev ## Tests on real Kafka, MongoDB protocol, SMSC, SMTP and Prometheus
+	$(PYTEST) tests/contract tests/mesh tests/faults
 
 fuzz: $(VENV)/.dev ## What bad input gets at each door, for a minute each (FUZZ_SECONDS=N FUZZ_SEED=N)
 	@$(MAKE) --no-print-directory -j3 $(FUZZED:%=fuzz-%)
