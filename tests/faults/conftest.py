@@ -104,11 +104,11 @@ class Running:
 
         A thread ends the system call it is in before it stops: it might still take a lock that is free by then.
         """
-        self.signal(signal.SIGSTOP)
+        self.process.suspend()
         os.waitpid(self.pid, os.WUNTRACED)
 
     def thaw(self) -> None:
-        self.signal(signal.SIGCONT)
+        self.process.resume()
 
 
 class Crew:
@@ -146,9 +146,6 @@ class Crew:
         return self._directory / "data" / service
 
     async def stop(self) -> None:
-        for running in self._running:
-            if running.process.alive:
-                running.thaw()
         await asyncio.gather(*(running.process.stop() for running in self._running))
 
 

@@ -1,8 +1,6 @@
 """A MongoDB that is slow, hangs or dies under running services, which are never restarted here."""
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -30,10 +28,6 @@ class OnMongo:
     proxy: Proxy
     intake: "Running"
     routing: "Running"
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self.mongo.process.pid is not None
-        os.killpg(self.mongo.process.pid, number)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +69,7 @@ async def test_while_mongodb_is_away_nothing_is_accepted_or_committed_and_all_go
     before = await agency.submit_many(on_mongo.intake, 10)
     await log.decided([answer.request_id for answer in before])
     if fault == "frozen":
-        on_mongo.signal(signal.SIGSTOP)
+        on_mongo.mongo.process.suspend()
     else:
         await on_mongo.mongo.kill()
     try:
@@ -83,7 +77,7 @@ async def test_while_mongodb_is_away_nothing_is_accepted_or_committed_and_all_go
     finally:
         back = time.monotonic()
         if fault == "frozen":
-            on_mongo.signal(signal.SIGCONT)
+            on_mongo.mongo.process.resume()
         else:
             await on_mongo.mongo.start()
     await agency.insist(on_mongo.intake)

@@ -1,7 +1,6 @@
 """Services that freeze, die and are told to stop."""
 
 import asyncio
-import os
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -107,7 +106,7 @@ async def test_a_service_told_to_stop_while_no_broker_answers_does_not_hang(
     await agency.insist(intake)
     await log.publish_accepted(10)
     for broker in brokers.processes:
-        os.killpg(broker.pid or 0, signal.SIGSTOP)
+        broker.suspend()
     try:
         calls = [asyncio.create_task(agency.submit(intake)) for _ in range(5)]
         await asyncio.wait(calls, timeout=1.0)  # so that they are under way
@@ -117,7 +116,7 @@ async def test_a_service_told_to_stop_while_no_broker_answers_does_not_hang(
         answers = await asyncio.gather(*calls)
     finally:
         for broker in brokers.processes:
-            os.killpg(broker.pid or 0, signal.SIGCONT)
+            broker.resume()
     measure("intake_stopped_after_seconds", stopped[0])
     measure("routing_stopped_after_seconds", stopped[1])
     assert {answer.status for answer in answers} == {503}

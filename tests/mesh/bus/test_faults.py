@@ -1,8 +1,6 @@
 """What consumers do with records, offsets and topics that are not as they should be, on real Kafka."""
 
 import base64
-import os
-import signal
 import struct
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -340,15 +338,13 @@ async def test_tries_to_publish_while_the_broker_hangs_pile_up_no_copies(
     damaged.stack.push_async_callback(publisher.stop)
     events = [Publication(topic, "key", b"%d" % number) for number in range(100)]
     await publisher.publish(events[:1])
-    pid = broker.processes[0].pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
+    broker.processes[0].suspend()
     try:
         for _ in range(3):
             with pytest.raises(Unavailable):
                 await publisher.publish(events)
     finally:
-        os.kill(pid, signal.SIGCONT)
+        broker.processes[0].resume()
     await publisher.publish(events)
     raw = [int(record.value) for record in await damaged.records(topic, 201)]
     assert raw == [0, *chain(range(100), range(100))]
